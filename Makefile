@@ -1,0 +1,83 @@
+# Sallyport. `make help` lists the targets.
+GO        ?= go
+BIN       := bin
+# What the programs and their tests run, and the packages of Debian that have it.
+PACKAGES  := iptables ipset nftables iproute2 conntrack iputils-ping procps $(if $(RACE),gcc libc6-dev)
+COMMANDS  := iptables-nft iptables-legacy ipset nft ip conntrack ping sysctl $(if $(RACE),gcc)
+LINT      := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+CONTROLLER_GEN := sigs.k8s.io/controller-tools/cmd/controller-gen@v0.23.0
+VULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+FUZZTIME  ?= 10s
+# RACE=1 runs the tests with the race detector (needs gcc).
+TESTFLAGS := $(if $(RACE),-race)
+
+.PHONY: help build test demo lab bench lint vet fuzz vuln docs generate check-generated deps root clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build the programs, static, into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.release=$(VERSION)" -o $(BIN)/ ./cmd/... ./e2e/...
+
+# Packets on their way take no compiler beside them: everything is compiled first, and
+# the labs come last, one at a time. Go does not see that the binary they run changed.
+test: root deps build ## Run all tests (root: they make network namespaces)
+	$(GO) test $(TESTFLAGS) -c -o /dev/null ./...
+	$(GO) test $(TESTFLAGS) -timeout 15m $$($(GO) list ./... | grep -v /e2e)
+	SALLYPORT_BIN=$(CURDIR)/$(BIN)/sallyport $(GO) test $(TESTFLAGS) -count 1 -p 1 -timeout 30m ./e2e/...
+
+demo: root deps build ## Show a failover with real packets (KEEP=1 leaves the lab running)
+	$(BIN)/demo $(if $(KEEP),--keep)
+
+lab: root deps build ## Leave a lab running to play with, until Ctrl-C
+	$(BIN)/lab up
+
+bench: root deps build ## Measure and write docs/benchmarks.md (takes long)
+	@command -v keepalived >/dev/null 2>&1 || { command -v apt-get >/dev/null 2>&1 && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends keepalived >/dev/null; } || \
+	  echo "keepalived is not to be had: it is left out of the comparison"
+	$(BIN)/bench
+
+deps: ## Install what the tests and the demo need, or name it
+	@missing=; for c in $(COMMANDS); do command -v $$c >/dev/null 2>&1 || missing="$$missing $$c"; done; \
+	if [ -n "$$missing" ]; then \
+	  if command -v apt-get >/dev/null 2>&1; then \
+	    echo "installing $(PACKAGES) (missing:$$missing)"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES) >/dev/null; \
+	  else echo "missing commands:$$missing. Install the packages $(PACKAGES)." >&2; exit 1; fi; fi
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "needs root (network namespaces): run it as root, for example: sudo make $(MAKECMDGOALS)" >&2; exit 1; }
+
+lint: ## Run golangci-lint, which also keeps the pure packages pure
+	$(GO) run $(LINT) run --allow-parallel-runners --max-issues-per-linter 0 --max-same-issues 0 ./...
+
+vet: ## Run go vet and gofmt
+	@out=$$(gofmt -l .); [ -z "$$out" ] || { echo "not gofmt-ed: $$out" >&2; exit 1; }
+	$(GO) vet ./...
+
+# Without a failing input, a passed deadline is Go's own (go.dev/issue/75804, until 1.27).
+fuzz: ## Fuzz every parser for FUZZTIME each
+	@grep -rHo --include=*_test.go '^func Fuzz[A-Za-z0-9_]*' . | sort | while IFS=: read -r file target; do \
+	  dir=$${file%/*} target=$${target#func }; echo "fuzz $$dir $$target"; \
+	  out=$$($(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$dir 2>&1 </dev/null); status=$$?; \
+	  echo "$$out" | tail -n 20; case "$$status $$out" in \
+	    0\ *) ;; *"Failing input"*) exit 1;; *"context deadline exceeded"*) ;; *) exit 1;; esac; done
+
+vuln: ## Look for known vulnerabilities, where the database can be reached
+	@out=$$($(GO) run $(VULNCHECK) ./... 2>&1); status=$$?; echo "$$out"; \
+	case "$$status $$out" in 0\ *|*"exit status 3"*) exit $$status;; *"fetching vulnerabilities"*) \
+	  echo "vuln: the vulnerability database cannot be reached from here, nothing was checked"; exit 0;; esac; exit $$status
+
+docs: ## Write the flags of the commands into docs/commands.md
+	$(GO) test -count 1 -run TestCommandsPage ./cmd/sallyport -update
+
+generate: ## Regenerate deepcopy methods and the CRD
+	$(GO) run $(CONTROLLER_GEN) object crd paths=./api/... output:crd:dir=charts/sallyport/crds
+
+check-generated: generate
+	git diff --exit-code -- api charts
+
+clean: ## Remove what was built
+	rm -rf $(BIN)

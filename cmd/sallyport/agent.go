@@ -1,0 +1,42 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/gateway/node"
+)
+
+func agentCommand() *cobra.Command {
+	var c common
+	cmd := &cobra.Command{
+		Use:   "agent",
+		Short: "Steer the traffic of this node's selected pods to the VIPs",
+		Long: `Runs on every node with pods. Packets of selected pods to a route's destinations
+go through a tunnel to whichever gateway holds the route's VIP, or nowhere.
+
+Needs root or NET_ADMIN and NET_RAW. When it stops its rules stay; "sallyport cleanup" removes them.`,
+		Example: `  sallyport agent --node-name n1 --node-ip 192.0.2.1 --source dir:/etc/sallyport --http 127.0.0.1:9872`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := logger(cmd)
+			if err != nil {
+				return err
+			}
+			r, err := c.resolve(log)
+			if err != nil {
+				return err
+			}
+			agent, err := node.New(cmd.Context(), node.Config{
+				Version: version(), NodeName: c.nodeName, NodeIP: r.nodeIP, VIPs: r.vips, Tunnel: r.tunnel,
+				Internal: r.internal, Netfilter: c.netfilter, HTTP: c.http, StateDir: c.stateDir,
+			}, r.source, log)
+			if err != nil {
+				return err
+			}
+			return agent.Run(cmd.Context())
+		},
+	}
+	c.register(cmd.Flags(), "127.0.0.1:9872",
+		"VIP with an inside address, as the gateways have it: ADDR,via=INSIDE (repeatable; others need no flag)")
+	return cmd
+}

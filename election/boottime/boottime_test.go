@@ -1,0 +1,52 @@
+package boottime_test
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/election/boottime"
+)
+
+func TestNowIsTheKernelsUptime(t *testing.T) {
+	before := uptime(t)
+	now := boottime.Now()
+	after := uptime(t)
+	// /proc/uptime is cut to hundredths of a second.
+	if now < before || now > after+10*time.Millisecond {
+		t.Errorf("Now() = %v, outside of /proc/uptime before and after: %v to %v", now, before, after)
+	}
+}
+
+func TestNowNeverGoesBack(t *testing.T) {
+	last := boottime.Now()
+	for range 1000 {
+		now := boottime.Now()
+		if now < last {
+			t.Fatalf("%v after %v", now, last)
+		}
+		last = now
+	}
+}
+
+// uptime reads /proc/uptime, which fs/proc/uptime.c takes from CLOCK_BOOTTIME.
+func uptime(t *testing.T) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile("/proc/uptime")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seconds, err := strconv.ParseFloat(strings.Fields(string(text))[0], 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(seconds*100) * 10 * time.Millisecond
+}
+
+func BenchmarkNow(b *testing.B) {
+	for b.Loop() {
+		boottime.Now()
+	}
+}

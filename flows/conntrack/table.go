@@ -1,0 +1,132 @@
+// Package conntrack reads the kernel's connection-tracking table, hears of its
+// changes, and creates, updates and removes entries, over nfnetlink
+// (include/uapi/linux/netfilter/nfnetlink_conntrack.h).
+package conntrack
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Status bits of an entry (include/uapi/linux/netfilter/nf_conntrack_common.h).
+const (
+	SeenReply uint32 = 1 << 1
+	Assured   uint32 = 1 << 2
+
+	confirmed uint32 = 1 << 3
+)
+
+// TCPEstablished is the state of an entry whose connection both sides have opened
+// (include/uapi/linux/netfilter/nf_conntrack_tcp.h).
+const TCPEstablished uint8 = 3
+
+// Entry is one tracked connection.
+type Entry struct {
+	Original, Reply Tuple
+	Status          uint32
+	Mark            uint32
+	Zone            uint16
+	Timeout         time.Duration // what is left of it, in whole seconds
+	TCPState        uint8
+
+	id uint32 // CTA_ID: guards against deleting a successor of the same tuple
+}
+
+const (
+	newEntry    = unix.NFNL_SUBSYS_CTNETLINK << 8   // IPCTNL_MSG_CT_NEW
+	getEntries  = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1 // IPCTNL_MSG_CT_GET
+	deleteEntry = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2 // IPCTNL_MSG_CT_DELETE
+
+	ctaTupleOrig  = 1
+	ctaTupleReply = 2
+	ctaStatus     = 3
+	ctaProtoInfo  = 4
+	ctaNATSrc     = 6
+	ctaTimeout    = 7
+	ctaMark       = 8
+	ctaID         = 12
+	ctaZone       = 18
+	ctaMarkMask   = 21
+)
+
+// Family of the table's entries.
+type Family uint8
+
+// The families.
+const (
+	IPv4 Family = unix.AF_INET
+	IPv6 Family = unix.AF_INET6
+)
+
+// Mark limits a dump to entries whose mark has Value under Mask; the zero Mark
+// limits nothing.
+type Mark struct{ Value, Mask uint32 }
+
+// Dump reads the entries for which keep is true. The kernel sees to the mark, keep
+// to everything else.
+func Dump(family Family, mark Mark, keep func(*Entry) bool) ([]Entry, error) {
+	req := nl.NewNetlinkRequest(getEntries, unix.NLM_F_DUMP)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(family), Version: nl.NFNETLINK_V0})
+	if mark.Mask != 0 {
+		req.AddData(nl.NewRtAttr(ctaMark, be32(mark.Value)))
+		req.AddData(nl.NewRtAttr(ctaMarkMask, be32(mark.Mask)))
+	}
+	var entries []Entry
+	var bad error
+	err := req.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(m []byte) bool {
+		e, err := parse(m)
+		if err != nil {
+			bad = err
+			return false
+		}
+		if keep(&e) {
+			entries = append(entries, e)
+		}
+		return true
+	})
+	if err := errors.Join(err, bad); err != nil {
+		return nil, fmt.Errorf("read the connection-tracking table: %w", err)
+	}
+	return entries, nil
+}
+
+// Delete removes an entry. One that is gone already is no error. An entry that Dump or
+// a Listener gave on this host is told from a successor with the same tuple.
+func Delete(e Entry) error {
+	req := e.request(deleteEntry, 0)
+	if e.id != 0 {
+		req.AddData(nl.NewRtAttr(ctaID, be32(e.id)))
+	}
+	if _, err := req.Execute(unix.NETLINK_NETFILTER, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("delete tracked connection %s in zone %d: %w", e.Original, e.Zone, err)
+	}
+	return nil
+}
+
+// request begins a message about the entry, which it names by tuple and zone.
+func (e Entry) request(message, flags int) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(message, unix.NLM_F_ACK|flags)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(e.Original.family()), Version: nl.NFNETLINK_V0})
+	req.AddData(e.Original.attr(ctaTupleOrig))
+	if e.Zone != 0 {
+		req.AddData(nl.NewRtAttr(ctaZone, be16(e.Zone)))
+	}
+	return req
+}
+
+// Forget deletes the entries for which match is true and says how many those were.
+func Forget(family Family, mark Mark, match func(*Entry) bool) (int, error) {
+	entries, err := Dump(family, mark, match)
+	if err != nil {
+		return 0, err
+	}
+	var errs []error
+	for _, e := range entries {
+		errs = append(errs, Delete(e))
+	}
+	return len(entries), errors.Join(errs...)
+}

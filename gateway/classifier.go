@@ -1,0 +1,56 @@
+package gateway
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/sallyport/sallyport/netfilter"
+)
+
+// Classifier turns the plan's pods and routes into the look-up that agents and
+// gateways share; value is what a hit on a route yields. Pods with the same routes
+// share a class.
+func Classifier(name string, plan Plan, value func(PlannedRoute) uint32) netfilter.Classifier {
+	c := netfilter.Classifier{Name: name, Sources: make(map[netip.Addr]int, len(plan.Pods))}
+	classOf := map[string]int{}
+	for _, pod := range plan.Pods {
+		var key strings.Builder
+		for _, r := range pod.Routes {
+			key.WriteString(strconv.Itoa(r))
+			key.WriteByte(',')
+		}
+		class, known := classOf[key.String()]
+		if !known {
+			class = len(c.Classes)
+			classOf[key.String()] = class
+			var targets []netfilter.Target
+			for _, r := range pod.Routes {
+				targets = append(targets, targetsOf(plan.Routes[r], value(plan.Routes[r]))...)
+			}
+			c.Classes = append(c.Classes, targets)
+		}
+		c.Sources[pod.Addr] = class
+	}
+	return c
+}
+
+func targetsOf(r PlannedRoute, value uint32) []netfilter.Target {
+	targets := make([]netfilter.Target, 0, len(r.Destinations))
+	for _, d := range r.Destinations {
+		t := netfilter.Target{CIDR: d.CIDR, Except: d.Except, Value: value}
+		for _, p := range d.Ports {
+			t.Ports = append(t.Ports, netfilter.ProtocolPorts{
+				Protocol: uint8(p.Protocol), Ports: netfilter.Ports{First: p.First, Last: p.Last},
+			})
+		}
+		targets = append(targets, t)
+	}
+	return targets
+}
+
+// SortedAddrs returns the addresses sorted and without doubles.
+func SortedAddrs(addrs []netip.Addr) []netip.Addr {
+	return slices.Compact(slices.SortedFunc(slices.Values(addrs), netip.Addr.Compare))
+}

@@ -1,0 +1,130 @@
+package host
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics are those that a status cannot give: they add up over time.
+type Metrics struct {
+	apply       prometheus.Histogram
+	applyErrors prometheus.Counter
+}
+
+// NewMetrics makes them.
+func NewMetrics() *Metrics {
+	return &Metrics{
+		apply: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "sallyport_apply_seconds",
+			Help:    "Time to bring a change of the view into the kernel.",
+			Buckets: []float64{.002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5},
+		}),
+		applyErrors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sallyport_apply_errors_total",
+			Help: "Changes of the view that could not be brought into the kernel; each is retried.",
+		}),
+	}
+}
+
+// Applied records one run.
+func (m *Metrics) Applied(took time.Duration, err error) {
+	m.apply.Observe(took.Seconds())
+	if err != nil {
+		m.applyErrors.Inc()
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
+	m.apply.Describe(ch)
+	m.applyErrors.Describe(ch)
+}
+
+// Collect implements prometheus.Collector.
+func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+	m.apply.Collect(ch)
+	m.applyErrors.Collect(ch)
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("sallyport_"+name, help, labels, nil)
+}
+
+var (
+	descInfo        = desc("build_info", "Always 1.", "program", "version", "node", "netfilter", "priority")
+	descLive        = desc("view_live", "1 when the view is the source's, 0 while it is the one saved by an earlier run.")
+	descPods        = desc("selected_pods", "Selected pods with an address.")
+	descHolder      = desc("vip_holder", "1 for the holder of the VIP as this replica knows it.", "vip", "holder")
+	descHeld        = desc("vip_held", "1 while this replica holds the VIP.", "vip")
+	descTerm        = desc("vip_term", "Election term of the VIP.", "vip")
+	descTransitions = desc("vip_transitions_total", "Changes of holder that this replica saw.", "vip", "reason")
+	descLease       = desc("vip_lease_left_seconds", "What is left of this replica's own lease.", "vip")
+	descRTT         = desc("heartbeat_round_trip_seconds", "Time from a heartbeat to the acknowledgement that made a quorum.", "vip")
+	descVoters      = desc("vip_voters", "Voters heard within the last lease, this replica included.", "vip")
+	descPackets     = desc("route_packets_total", "Packets of the route on this replica, both directions.", "route", "vip")
+	descBytes       = desc("route_bytes_total", "Bytes of the route on this replica, both directions.", "route", "vip")
+	descDropped     = desc("dropped_packets_total", "Packets dropped on this host, by reason.", "reason")
+	descProblems    = desc("problems", "Present problems, by reason; GET /status names them.", "reason")
+)
+
+// statusCollector turns a Status into metrics at each scrape.
+type statusCollector struct{ program Program }
+
+func (c statusCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descInfo, descLive, descPods, descHolder, descHeld, descTerm, descTransitions,
+		descLease, descRTT, descVoters, descPackets, descBytes, descDropped, descProblems} {
+		ch <- d
+	}
+}
+
+func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
+	s := c.program.Status(context.Background())
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	total := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	gauge(descInfo, 1, s.Program, s.Version, s.Node, s.Netfilter, s.Priority)
+	gauge(descLive, flag(s.Live))
+	gauge(descPods, float64(len(s.Pods)))
+	if s.Program == "gateway" {
+		for _, v := range s.VIPs {
+			vip := v.VIP.String()
+			if v.Holder != "" {
+				gauge(descHolder, 1, vip, v.Holder)
+			}
+			gauge(descHeld, flag(v.Held), vip)
+			gauge(descTerm, float64(v.Term), vip)
+			gauge(descLease, v.LeaseSeconds, vip)
+			gauge(descRTT, v.HeartbeatSeconds, vip)
+			gauge(descVoters, float64(len(v.Voters)), vip)
+			for reason, n := range v.Transitions {
+				total(descTransitions, n, vip, reason)
+			}
+		}
+		for _, r := range s.Routes {
+			total(descPackets, r.Sent.Packets, r.Name, r.VIP.String())
+			total(descBytes, r.Sent.Bytes, r.Name, r.VIP.String())
+		}
+	}
+	for reason, n := range s.Dropped {
+		total(descDropped, n.Packets, reason)
+	}
+	problems := map[string]int{}
+	for _, p := range s.Problems {
+		problems[string(p.Reason)]++
+	}
+	for reason, n := range problems {
+		gauge(descProblems, float64(n), reason)
+	}
+}
+
+func flag(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,70 @@
+package host
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Program is what the HTTP endpoint asks.
+type Program interface {
+	Status(ctx context.Context) Status
+	// Healthy is an error while a loop of the program is stuck.
+	Healthy() error
+	// Ready is an error until the program does its part.
+	Ready() error
+}
+
+// Serve answers on addr until the context ends: /status, /healthz, /readyz and
+// /metrics. It binds at once, so that a clash of ports is an error at start.
+func Serve(ctx context.Context, addr string, p Program, metrics *Metrics, log *slog.Logger) error {
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		hint := "give ADDRESS:PORT"
+		if errors.Is(err, syscall.EADDRINUSE) {
+			hint = "is another replica or agent on this host using the port?"
+		}
+		return fmt.Errorf("listen for --http %s: %w (%s)", addr, err, hint)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(metrics, statusCollector{p})
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		_ = enc.Encode(p.Status(r.Context())) // the client went away
+	})
+	mux.HandleFunc("GET /healthz", verdict(p.Healthy))
+	mux.HandleFunc("GET /readyz", verdict(p.Ready))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	server := &http.Server{
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve --http %s: %w", addr, err)
+	}
+	return nil
+}
+
+func verdict(check func() error) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if err := check(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	}
+}

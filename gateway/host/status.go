@@ -1,0 +1,90 @@
+package host
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/sallyport/sallyport/gateway"
+	"github.com/sallyport/sallyport/netfilter"
+)
+
+// Status is what GET /status gives and `sallyport status` prints.
+type Status struct {
+	Program   string    `json:"program"` // "gateway" or "agent"
+	Node      string    `json:"node"`
+	Version   string    `json:"version"`
+	Started   time.Time `json:"started"`
+	Netfilter string    `json:"netfilter"`
+	// Priority is the scheduling that a gateway runs under, Timing its profile.
+	Priority string `json:"priority,omitempty"`
+	Timing   string `json:"timing,omitempty"`
+	// Live is false while the view is the one saved by an earlier run.
+	Live     bool                        `json:"live"`
+	Apply    Apply                       `json:"apply"`
+	VIPs     []VIP                       `json:"vips"`
+	Routes   []Route                     `json:"routes"`
+	Pods     []Pod                       `json:"pods"`
+	Dropped  map[string]netfilter.Counts `json:"dropped"` // by reason
+	Problems []gateway.Problem           `json:"problems"`
+}
+
+// Apply is how the last change reached the kernel.
+type Apply struct {
+	Done    bool      `json:"done"` // at least once since the start
+	At      time.Time `json:"at"`
+	Seconds float64   `json:"seconds"`
+	Errors  uint64    `json:"errors"`
+	Error   string    `json:"error,omitempty"` // the last run's, "" when it succeeded
+}
+
+// VIP as one gateway replica sees it. An agent knows the address only.
+type VIP struct {
+	VIP       netip.Addr `json:"vip"`
+	Inside    netip.Addr `json:"inside,omitzero"`
+	Interface string     `json:"interface,omitempty"`
+	Holder    string     `json:"holder"` // "" when none is known
+	Held      bool       `json:"held"`   // by this replica
+	Since     time.Time  `json:"since,omitzero"`
+	Term      uint64     `json:"term"`
+	Voters    []string   `json:"voters"` // heard within the last lease, this replica included
+	Replicas  int        `json:"replicas"`
+	// LeaseSeconds is what is left of this replica's own lease.
+	LeaseSeconds float64 `json:"leaseSeconds"`
+	// HeartbeatSeconds is the last round trip to a quorum.
+	HeartbeatSeconds float64           `json:"heartbeatSeconds"`
+	Transitions      map[string]uint64 `json:"transitions"` // changes of holder seen, by reason
+	// Barred says why this replica does not stand for the VIP, "" when it does.
+	Barred string `json:"barred,omitempty"`
+}
+
+// Route that takes effect.
+type Route struct {
+	Name string           `json:"name"`
+	VIP  netip.Addr       `json:"vip"`
+	Pods int              `json:"pods"`
+	Sent netfilter.Counts `json:"traffic"` // both directions, on this replica
+}
+
+// Pod that is steered or admitted.
+type Pod struct {
+	Namespace string     `json:"namespace"`
+	Name      string     `json:"name"`
+	Addr      netip.Addr `json:"addr"`
+	Node      string     `json:"node"`
+	Routes    []string   `json:"routes"`
+}
+
+// Describe fills the parts of a Status that follow from a plan.
+func (s *Status) Describe(plan gateway.Plan) {
+	s.Routes, s.Pods = []Route{}, []Pod{}
+	for _, r := range plan.Routes {
+		s.Routes = append(s.Routes, Route{Name: r.Name, VIP: r.VIP, Pods: r.Pods})
+	}
+	for _, p := range plan.Pods {
+		pod := Pod{Namespace: p.Namespace, Name: p.Name, Addr: p.Addr, Node: p.Node}
+		for _, r := range p.Routes {
+			pod.Routes = append(pod.Routes, plan.Routes[r].Name)
+		}
+		s.Pods = append(s.Pods, pod)
+	}
+}

@@ -1,0 +1,166 @@
+// Package host is what the agent and the gateway have in common on one host: the
+// view of the cluster and its saved copy, the choice of netfilter applier, and
+// the HTTP endpoint with status and metrics.
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sallyport/sallyport/gateway"
+	"github.com/sallyport/sallyport/gateway/lastview"
+)
+
+// Source delivers the whole view again whenever it changed, the first time after
+// one complete pass. Run returns when its context ends.
+type Source interface {
+	Run(ctx context.Context, deliver func(gateway.Snapshot)) error
+}
+
+// View keeps the newest Snapshot of a source, and its last good one on disk for a
+// start without the source.
+type View struct {
+	source  Source
+	file    string
+	changed func()
+	log     *slog.Logger
+
+	mu   sync.Mutex
+	snap gateway.Snapshot
+	have bool
+	live bool
+	// older is the saved view, as long as the source's own has not been sound yet.
+	older *gateway.Snapshot
+
+	dirty chan struct{}
+}
+
+const (
+	// patience is how long a start waits for the source before it takes the saved view.
+	patience = time.Second
+	// saveAfter is how long after a change the view is written to disk.
+	saveAfter = 2 * time.Second
+)
+
+// NewView calls changed whenever Snapshot has something new.
+func NewView(source Source, stateDir, program string, changed func(), log *slog.Logger) *View {
+	return &View{
+		source: source, file: filepath.Join(stateDir, program+"-view.json"), changed: changed, log: log,
+		dirty: make(chan struct{}, 1),
+	}
+}
+
+// Snapshot is the newest view; false before there is any.
+func (v *View) Snapshot() (gateway.Snapshot, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.snap, v.have
+}
+
+// Live says whether the view is the source's own and not the saved one.
+func (v *View) Live() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.live
+}
+
+// Run follows the source until the context ends.
+func (v *View) Run(ctx context.Context) error {
+	v.open()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return v.source.Run(ctx, func(s gateway.Snapshot) {
+			v.deliver(s)
+			select {
+			case v.dirty <- struct{}{}:
+			default:
+			}
+		})
+	})
+	g.Go(func() error { return v.restore(ctx) })
+	g.Go(func() error { return v.save(ctx) })
+	return g.Wait()
+}
+
+// deliver takes a view of the source. Until the first that is sound, none takes
+// anything away that an earlier run had: a file that broke while nobody looked, or a
+// folder that is not mounted yet, must not open the way out.
+func (v *View) deliver(s gateway.Snapshot) {
+	v.mu.Lock()
+	if !s.Empty() && !s.Doubtful() {
+		v.older = nil
+	} else if v.older != nil {
+		if s.Empty() {
+			s.Problems = append(s.Problems, gateway.Problem{
+				Object: "source", Reason: gateway.Unreadable,
+				Message: "it has no objects at all: the last good view is used until it has",
+			})
+		}
+		s = s.WithMissing(*v.older)
+	}
+	v.snap, v.have, v.live = s, true, true
+	v.mu.Unlock()
+	v.changed()
+}
+
+// open reads the saved view, before the source is asked.
+func (v *View) open() {
+	s, err := lastview.Restore(v.file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		v.log.Error("the saved view cannot be used", "error", err)
+	default:
+		v.older = &s
+	}
+}
+
+// restore takes the saved view when the source gives nothing in time.
+func (v *View) restore(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-time.After(patience):
+	}
+	v.mu.Lock()
+	take := !v.have && v.older != nil
+	if take {
+		v.snap, v.have = *v.older, true
+	}
+	v.mu.Unlock()
+	if take {
+		v.log.Warn("the source gives nothing yet: the last good view is used", "file", v.file)
+		v.changed()
+	} else if !v.Live() {
+		v.log.Warn("the source gives nothing yet and no view was saved: waiting", "file", v.file)
+	}
+	return nil
+}
+
+// save writes the view to disk a while after it changed: at once it would take the
+// processor from the change itself.
+func (v *View) save(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-v.dirty:
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(saveAfter):
+		}
+		s, _ := v.Snapshot()
+		if err := lastview.Save(v.file, s); err != nil {
+			v.log.Error("the view is not saved: a restart without the source would start from an older one", "error", fmt.Errorf("save %s: %w", v.file, err))
+		}
+	}
+}

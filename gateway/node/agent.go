@@ -1,0 +1,229 @@
+// Package node runs the agent of one node: it follows the view, keeps the node's
+// steering rules, tunnel and routes equal to it, and clears away what a dead
+// gateway or a deleted pod leaves behind on this host. When it stops, its rules
+// stay: selected pods then still leave by the VIP or not at all.
+package node
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sallyport/sallyport/gateway"
+	"github.com/sallyport/sallyport/gateway/host"
+	"github.com/sallyport/sallyport/gateway/reconcile"
+	"github.com/sallyport/sallyport/steer"
+	"github.com/sallyport/sallyport/tunnel"
+	"github.com/sallyport/sallyport/tunnel/vxlan"
+	"github.com/sallyport/sallyport/vip"
+	"github.com/sallyport/sallyport/vip/layer2"
+)
+
+// Config of an agent.
+type Config struct {
+	Version  string
+	NodeName string     // as in the Node object
+	NodeIP   netip.Addr // the node's tunnel end
+	// VIPs are needed only where a VIP has an inside address; other VIPs are known
+	// from the routes.
+	VIPs []vip.VIP
+	// Internal are ranges that no route takes, besides those of nodes, pods and VIPs.
+	Internal  []netip.Prefix
+	Tunnel    tunnel.Config
+	Netfilter string // host.Auto, host.NFTables or host.IPTables
+	HTTP      string // address of the HTTP endpoint
+	StateDir  string
+}
+
+// Agent is one node's agent.
+type Agent struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *host.Metrics
+	started time.Time
+
+	view   *host.View
+	loop   *reconcile.Loop
+	tunnel *vxlan.Applier
+	filter *host.Filter
+	host   *layer2.Host
+	fence  *layer2.Fence // of a gateway on this host, only read
+	reaper *layer2.Reaper
+
+	mu       sync.Mutex
+	plan     gateway.Plan
+	problems []gateway.Problem
+	apply    host.Apply
+
+	before memory // of the last apply that succeeded
+}
+
+// New starts nothing.
+func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) (*Agent, error) {
+	a := &Agent{cfg: cfg, log: log, metrics: host.NewMetrics(), started: time.Now()}
+	var err error
+	if a.filter, err = host.OpenFilter(ctx, cfg.Netfilter, steer.TableName, log); err != nil {
+		return nil, err
+	}
+	if a.tunnel, err = vxlan.New(cfg.Tunnel, log); err != nil {
+		return nil, err
+	}
+	a.loop = reconcile.New("agent", log, a.reconcile)
+	a.view = host.NewView(source, cfg.StateDir, "agent", a.loop.Kick, log)
+	if a.host, err = layer2.Open(); err != nil {
+		return nil, err
+	}
+	if a.fence, err = layer2.NewFence(a.host); err != nil {
+		return nil, err
+	}
+	a.reaper = layer2.NewReaper(a.host, a.fence, a.moving, log)
+	return a, nil
+}
+
+// Run serves until the context ends, and leaves the rules in place.
+func (a *Agent) Run(ctx context.Context) error {
+	defer a.host.Close()
+	defer a.fence.Stop()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.view.Run(ctx) })
+	g.Go(func() error { return a.loop.Run(ctx) })
+	g.Go(func() error { return a.reaper.Run(ctx) })
+	g.Go(func() error { return host.Serve(ctx, a.cfg.HTTP, a, a.metrics, a.log) })
+	return g.Wait()
+}
+
+func (a *Agent) reconcile(ctx context.Context) error {
+	begin := time.Now()
+	err := a.applyView(ctx)
+	took := time.Since(begin)
+	a.metrics.Applied(took, err)
+
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.apply.At, a.apply.Seconds, a.apply.Error = begin, took.Seconds(), ""
+	if err != nil {
+		a.apply.Errors++
+		a.apply.Error = err.Error()
+		return err
+	}
+	if !a.apply.Done {
+		a.log.Info("steering is in place", "pods", len(a.plan.Pods), "routes", len(a.plan.Routes), "netfilter", a.filter.Name, "took_ms", took.Milliseconds())
+	}
+	a.apply.Done = true
+	return nil
+}
+
+func (a *Agent) applyView(ctx context.Context) error {
+	snap, ok := a.view.Snapshot()
+	if !ok {
+		return nil
+	}
+	local := snap
+	local.Pods = nil
+	local.Internal = append(slices.Clone(snap.Internal), a.cfg.Internal...)
+	for _, p := range snap.Pods {
+		if p.Node == a.cfg.NodeName {
+			local.Pods = append(local.Pods, p)
+		}
+	}
+	plan, problems := gateway.Build(local, nil)
+	ends := a.remotes(plan.VIPs)
+	up, err := a.cfg.Tunnel.Up(a.cfg.NodeIP, ends)
+	if err != nil {
+		return err
+	}
+	table, err := steer.Table(a.cfg.Tunnel, plan, ends)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(snap.Nodes, func(n gateway.Node) bool { return n.Name == a.cfg.NodeName }) {
+		problems = append(problems, gateway.Problem{
+			Object: "Node " + a.cfg.NodeName, Reason: gateway.UnknownNode,
+			Message: "this agent's own node is not in the view: --node-name must be the name of a Node object",
+		})
+	}
+	a.mu.Lock()
+	a.plan, a.problems = plan, problems
+	a.mu.Unlock()
+
+	// The way out first, then the rules that send packets there: these in any case, for
+	// they also keep packets from every other way.
+	if err := errors.Join(a.tunnel.Apply(ctx, up), a.filter.Apply(ctx, table)); err != nil {
+		return err
+	}
+	return a.forget(local.Pods, plan)
+}
+
+// remotes pairs each VIP with the address its tunnel packets go to.
+func (a *Agent) remotes(vips []netip.Addr) []tunnel.Remote {
+	ends := make([]tunnel.Remote, 0, len(vips))
+	for _, addr := range vips {
+		end := tunnel.Remote{VIP: addr, Inside: addr}
+		for _, v := range a.cfg.VIPs {
+			if v.Addr == addr {
+				end.Inside = v.Inside()
+			}
+		}
+		ends = append(ends, end)
+	}
+	return ends
+}
+
+// moving are the addresses that a gateway on this host may have.
+func (a *Agent) moving() []netip.Addr {
+	a.mu.Lock()
+	vips := a.plan.VIPs
+	a.mu.Unlock()
+	var addrs []netip.Addr
+	for _, end := range a.remotes(vips) {
+		addrs = append(addrs, end.VIP, end.Inside)
+	}
+	return gateway.SortedAddrs(addrs)
+}
+
+// Status implements host.Program.
+func (a *Agent) Status(ctx context.Context) host.Status {
+	a.mu.Lock()
+	s := host.Status{
+		Program: "agent", Node: a.cfg.NodeName, Version: a.cfg.Version, Started: a.started,
+		Netfilter: a.filter.Name, Live: a.view.Live(), Apply: a.apply, Problems: slices.Clone(a.problems),
+	}
+	plan := a.plan
+	a.mu.Unlock()
+	s.Describe(plan)
+	for _, end := range a.remotes(plan.VIPs) {
+		s.VIPs = append(s.VIPs, host.VIP{VIP: end.VIP, Inside: end.Inside})
+	}
+	dropped, err := a.filter.Counters(ctx)
+	if err != nil {
+		s.Problems = append(s.Problems, gateway.Problem{
+			Object: "netfilter " + a.filter.Name, Reason: gateway.Unreadable, Message: err.Error(),
+		})
+	}
+	s.Dropped = dropped
+	s.Problems = append(s.Problems, a.filter.Problems()...)
+	s.Problems = append(s.Problems, a.tunnel.Check()...)
+	return s
+}
+
+// Healthy implements host.Program.
+func (a *Agent) Healthy() error { return nil }
+
+// Ready implements host.Program: the node's rules are in the kernel.
+func (a *Agent) Ready() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.apply.Error != "":
+		return errors.New(a.apply.Error)
+	case !a.apply.Done:
+		return errors.New("no view has been applied yet: the source gave none")
+	}
+	return nil
+}

@@ -1,0 +1,59 @@
+package node
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/sallyport/sallyport/flows/conntrack"
+	"github.com/sallyport/sallyport/gateway"
+)
+
+// memory is what the last apply saw, for telling what has changed since.
+type memory struct {
+	standing gateway.Standing
+	selected map[netip.Addr][]string // routes of each selected address
+	ways     map[uint32]bool         // marks that there was a way for
+}
+
+// forget brings the connection-tracking table after the view. A pod that gained a
+// route may have flows that nobody has answered: they carry the old decision and
+// the old translation, and would keep both for as long as it keeps trying. And
+// what a deleted pod or a deleted route leaves behind must not be taken up by
+// anybody else.
+func (a *Agent) forget(pods []gateway.Pod, plan gateway.Plan) error {
+	now := memory{standing: gateway.StandingOf(pods), selected: map[netip.Addr][]string{}, ways: map[uint32]bool{}}
+	gained := map[netip.Addr]bool{}
+	for _, p := range plan.Pods {
+		for _, r := range p.Routes {
+			now.selected[p.Addr] = append(now.selected[p.Addr], plan.Routes[r].Name)
+		}
+		gained[p.Addr] = !slices.Equal(a.before.selected[p.Addr], now.selected[p.Addr])
+	}
+	slots, err := a.cfg.Tunnel.Marks.Slots(plan.VIPs)
+	if err != nil {
+		return err
+	}
+	for _, slot := range slots {
+		now.ways[a.cfg.Tunnel.Marks.Value(slot)] = true
+	}
+
+	mask := a.cfg.Tunnel.Marks.Mask
+	if slices.Contains(slices.Collect(maps.Values(gained)), true) {
+		if _, err := conntrack.Forget(conntrack.IPv4, conntrack.Mark{Mask: mask}, func(e *conntrack.Entry) bool {
+			return e.Zone == 0 && e.Status&conntrack.SeenReply == 0 && gained[e.Original.Src]
+		}); err != nil {
+			return err
+		}
+	}
+	if now.standing.AnyEnded(a.before.standing) || !maps.Equal(a.before.ways, now.ways) {
+		if _, err := conntrack.Forget(conntrack.IPv4, conntrack.Mark{}, func(e *conntrack.Entry) bool {
+			mark := e.Mark & mask
+			return e.Zone == 0 && mark != 0 && (now.standing.Ended(a.before.standing, e.Original.Src) || !now.ways[mark])
+		}); err != nil {
+			return err
+		}
+	}
+	a.before = now
+	return nil
+}

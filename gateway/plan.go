@@ -1,0 +1,59 @@
+package gateway
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// Plan is what a Snapshot asks for, in terms of addresses only.
+type Plan struct {
+	Routes []PlannedRoute // by precedence: the older first, then by name
+	Pods   []PlannedPod   // selected pods with an address, sorted by address
+	// Members are all pods of the view that have an address of their own, selected
+	// or not: where replies for a connection born under an earlier plan go.
+	Members []Member
+	// Peers are all node addresses, sorted: only these may be the outer source of a tunnel packet.
+	Peers []netip.Addr
+	// VIPs that the routes ask for, sorted.
+	VIPs []netip.Addr
+}
+
+// PlannedRoute is a route that takes effect.
+type PlannedRoute struct {
+	Name string
+	// ID is 1..65535, the same on every replica that sees the same routes.
+	ID           uint16
+	VIP          netip.Addr
+	Destinations []Destination
+	Pods         int // selected pods, for status
+}
+
+// PlannedPod is one address of a selected pod.
+type PlannedPod struct {
+	Addr      netip.Addr
+	Namespace string
+	Name      string
+	UID       string
+	Node      string
+	Routes    []int // indexes into Plan.Routes, ascending, never empty
+	// Disputed: two live pods with different routes, or on different nodes, have
+	// this address, and nothing tells whose a packet is. Nodes steer what either
+	// pod's routes take, so that it cannot leave with another source; gateways
+	// refuse it (see Plan.Admitted), so that no pod gets what only the other may.
+	Disputed bool
+}
+
+// Member is one pod address and the tunnel end of the node it is on.
+type Member struct {
+	Addr netip.Addr
+	Node netip.Addr
+}
+
+// Admitted is the plan without the disputed addresses: what a gateway translates.
+func (p Plan) Admitted() Plan {
+	disputed := func(pod PlannedPod) bool { return pod.Disputed }
+	if slices.ContainsFunc(p.Pods, disputed) {
+		p.Pods = slices.DeleteFunc(slices.Clone(p.Pods), disputed)
+	}
+	return p
+}

@@ -1,0 +1,157 @@
+package replica
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/e2e/netns"
+	"github.com/sallyport/sallyport/election/boottime"
+	"github.com/sallyport/sallyport/vip"
+	"github.com/sallyport/sallyport/vip/layer2"
+)
+
+func sh(t *testing.T, command string) string {
+	t.Helper()
+	out, err := exec.Command("sh", "-c", command).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v: %s", command, err, out)
+	}
+	return string(out)
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); !ok(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 5 s: %s", what)
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
+// keep runs a keeper on a host of its own, with a real fence and real addresses.
+func keep(t *testing.T) (*keeper, *layer2.Fence, vip.VIP, context.CancelFunc) {
+	netns.Test(t)
+	sh(t, "ip link add eth0 type veth peer name far; ip link set eth0 up; ip link set far up; ip addr add 192.0.2.1/24 dev eth0; ip addr add 10.0.0.1/24 dev far")
+	h, err := layer2.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := layer2.NewFence(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := vip.Parse("192.0.2.10@eth0,via=10.0.0.10@far")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Install(t.Context(), v.Addrs(), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	say := layer2.NewAnnouncer(h, f, log)
+	k := newKeeper(f, say, boottime.Now, log)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- k.run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		say.Close()
+		f.Stop()
+		h.Close()
+	})
+	return k, f, v, cancel
+}
+
+func has(t *testing.T, addr netip.Addr) bool {
+	t.Helper()
+	return strings.Contains(sh(t, "ip -o addr"), " "+addr.String()+"/32 ")
+}
+
+func TestALeaseIsHeldUntilItIsGivenBack(t *testing.T) {
+	k, f, v, _ := keep(t)
+	k.lease(v, boottime.Now()+30*time.Second)
+	eventually(t, "both addresses are on their interfaces", func() bool { return has(t, v.Addr) && has(t, v.Via) })
+	held, err := f.Held()
+	if err != nil || held[v.Addr] == 0 || held[v.Via] == 0 {
+		t.Fatalf("held %v, %v: the fence is not open for both", held, err)
+	}
+	if held[v.Addr] > 30*time.Second {
+		t.Errorf("the fence is open for %v, longer than the lease", held[v.Addr])
+	}
+	k.lease(v, 0)
+	if held, err := f.Held(); err != nil || len(held) != 0 {
+		t.Errorf("held %v, %v after it was given back", held, err)
+	}
+	eventually(t, "the addresses are gone", func() bool { return !has(t, v.Addr) && !has(t, v.Via) })
+}
+
+// shut notices a renewal after the fence was closed for good.
+type shut struct {
+	fence
+	closed, reopened atomic.Bool
+}
+
+func (s *shut) Close(addrs []netip.Addr) error {
+	s.closed.Store(true)
+	return s.fence.Close(addrs)
+}
+
+func (s *shut) RenewUntil(addrs []netip.Addr, until time.Duration) error {
+	if s.closed.Load() {
+		s.reopened.Store(true)
+	}
+	return s.fence.RenewUntil(addrs, until)
+}
+
+// What is given back is silent at once and stays so, whatever renewal is under way:
+// the others are told right after.
+func TestGivenBackIsSilentAtOnce(t *testing.T) {
+	k, f, v, _ := keep(t)
+	s := &shut{fence: f}
+	k.opening.Lock()
+	k.fence = s
+	k.opening.Unlock()
+	for i := range 500 {
+		s.closed.Store(false)
+		for range i % 4 {
+			k.lease(v, boottime.Now()+30*time.Second)
+		}
+		k.lease(v, 0)
+		if held, err := f.Held(); err != nil || len(held) != 0 {
+			t.Fatalf("round %d: held %v, %v after it was given back", i, held, err)
+		}
+		eventually(t, "the keeper has looked", func() bool { return len(k.wake) == 0 })
+		if s.reopened.Load() {
+			t.Fatalf("round %d: a renewal opened the fence again", i)
+		}
+	}
+}
+
+func TestALeaseThatIsOverIsNotHeld(t *testing.T) {
+	k, f, v, _ := keep(t)
+	k.lease(v, boottime.Now()-time.Millisecond)
+	k.lease(v, boottime.Now()-time.Millisecond)
+	eventually(t, "the keeper has looked", func() bool { return len(k.wake) == 0 })
+	if held, err := f.Held(); err != nil || len(held) != 0 || has(t, v.Addr) {
+		t.Errorf("held %v, %v, address there: %v", held, err, has(t, v.Addr))
+	}
+}
+
+func TestTheEndOfTheProgramReleases(t *testing.T) {
+	k, f, v, cancel := keep(t)
+	k.lease(v, boottime.Now()+30*time.Second)
+	eventually(t, "the address is there", func() bool { return has(t, v.Addr) })
+	cancel()
+	eventually(t, "the address is gone", func() bool { return !has(t, v.Addr) })
+	eventually(t, "the fence is closed", func() bool { held, err := f.Held(); return err == nil && len(held) == 0 })
+}

@@ -1,0 +1,183 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/election"
+	"github.com/sallyport/sallyport/election/gossip"
+	"github.com/sallyport/sallyport/election/wire"
+	"github.com/sallyport/sallyport/vip"
+)
+
+// messenger is the gossip as the election needs it.
+type messenger interface {
+	Send(to string, payload []byte) error
+	Broadcast(payload []byte) error
+	Messages() <-chan gossip.Message
+}
+
+// electorate feeds the election machine with time and messages, and carries out
+// what comes back.
+type electorate struct {
+	messenger messenger
+	keeper    *keeper
+	id        string
+	now       func() time.Duration
+	log       *slog.Logger
+	vips      map[string]vip.VIP
+	standing  <-chan standing // changes of what this replica may stand for
+	// seats are the addresses of all members where they are known, nil otherwise.
+	// Votes of anybody else do not count: more voters than --replicas could elect
+	// two holders.
+	seats map[netip.Addr]bool
+	// lost is told of every VIP that another member has taken.
+	lost func(v vip.VIP)
+
+	mu          sync.Mutex
+	machine     *election.Machine
+	transitions map[string]map[string]uint64 // by VIP and reason
+	turned      time.Duration                // the last turn of the loop
+	strangers   map[string]time.Time         // uninvited members, when last heard
+}
+
+// standing says whether this replica may hold a VIP now, and if not, why.
+type standing struct {
+	vip    string
+	ok     bool
+	reason string
+}
+
+func (e *electorate) run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			e.resign()
+			return nil
+		case <-timer.C:
+			e.do(func(now time.Duration) election.Ready { return e.machine.Tick(now) })
+		case m := <-e.messenger.Messages():
+			message, err := wire.Decode(m.Payload)
+			if e.seats != nil && !e.seats[m.Addr.Addr()] {
+				e.uninvited(m)
+				continue
+			}
+			if err != nil || message.From != m.From {
+				e.log.Debug("message ignored", "from", m.From, "address", m.Addr, "error", err)
+				continue
+			}
+			e.do(func(now time.Duration) election.Ready { return e.machine.Step(now, message) })
+		case s := <-e.standing:
+			e.do(func(now time.Duration) election.Ready { return e.machine.SetEligible(now, s.vip, s.ok, s.reason) })
+		}
+		e.mu.Lock()
+		next := e.machine.Next()
+		e.mu.Unlock()
+		timer.Reset(max(0, next-e.now()))
+	}
+}
+
+// do makes one turn.
+func (e *electorate) do(turn func(now time.Duration) election.Ready) {
+	e.mu.Lock()
+	now := e.now()
+	e.turned = now
+	ready := turn(now)
+	for _, t := range ready.Transitions {
+		if e.transitions[t.VIP] == nil {
+			e.transitions[t.VIP] = map[string]uint64{}
+		}
+		e.transitions[t.VIP][t.Reason]++
+	}
+	e.mu.Unlock()
+	// Before the messages: some say that a VIP was let go.
+	for _, l := range ready.Leases {
+		e.keeper.lease(e.vips[l.VIP], l.Until)
+	}
+	e.send(ready.Send)
+	for _, t := range ready.Transitions {
+		if t.To != "" && t.To != e.id {
+			e.lost(e.vips[t.VIP])
+		}
+		e.log.Info("holder changed", "vip", t.VIP, "from", t.From, "to", t.To, "term", t.Term, "reason", t.Reason)
+	}
+}
+
+func (e *electorate) send(out []election.Outgoing) {
+	for _, o := range out {
+		payload, err := wire.Encode(o.Message)
+		if err == nil && o.To == "" {
+			err = e.messenger.Broadcast(payload)
+		} else if err == nil {
+			err = e.messenger.Send(o.To, payload)
+		}
+		if err != nil {
+			e.log.Debug("message not sent", "to", o.To, "error", err)
+		}
+	}
+}
+
+// resign gives up what is held and frees the voters, so that a successor need not
+// wait for the lease to end.
+func (e *electorate) resign() {
+	e.do(func(now time.Duration) election.Ready { return e.machine.ResignAll(now, "stopped") })
+}
+
+// status of every VIP, the transitions counted, and when the loop last turned.
+func (e *electorate) status() ([]election.Status, map[string]map[string]uint64, time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	counts := make(map[string]map[string]uint64, len(e.transitions))
+	for name, byReason := range e.transitions {
+		counts[name] = map[string]uint64{}
+		for reason, n := range byReason {
+			counts[name][reason] = n
+		}
+	}
+	return e.machine.Status(), counts, e.turned
+}
+
+// holds tells whether this replica's lease on the address lasts now.
+func (e *electorate) holds(addr netip.Addr) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range e.machine.Status() {
+		if v := e.vips[s.VIP]; slices.Contains(v.Addrs(), addr) {
+			return s.Role == election.Holder && s.Until > e.now()
+		}
+	}
+	return false
+}
+
+// uninvited notes a member that has no seat.
+func (e *electorate) uninvited(m gossip.Message) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.strangers[m.From+" at "+m.Addr.String()] = time.Now()
+}
+
+// strangerFor is how long a member without a seat is named after it was last heard.
+const strangerFor = 10 * time.Second
+
+func (e *electorate) problems() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	problems := e.machine.Problems()
+	for _, name := range slices.Sorted(maps.Keys(e.strangers)) {
+		if time.Since(e.strangers[name]) > strangerFor {
+			delete(e.strangers, name)
+			continue
+		}
+		problems = append(problems, fmt.Sprintf(
+			"gateway %s is not in --join and has no vote: list all --replicas gateways in --join, the same on each, or stop it", name))
+	}
+	return problems
+}

@@ -1,0 +1,296 @@
+// Package replica runs one gateway: it takes part in the election, claims the VIPs
+// it wins, and keeps translation rules, tunnel and routes equal to the view, so
+// that it can take over at any moment. When it stops it releases its VIPs and
+// leaves the rules in place.
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sallyport/sallyport/election"
+	"github.com/sallyport/sallyport/election/boottime"
+	"github.com/sallyport/sallyport/election/gossip"
+	"github.com/sallyport/sallyport/election/priority"
+	"github.com/sallyport/sallyport/gateway"
+	"github.com/sallyport/sallyport/gateway/host"
+	"github.com/sallyport/sallyport/gateway/reconcile"
+	"github.com/sallyport/sallyport/snat"
+	"github.com/sallyport/sallyport/tunnel"
+	"github.com/sallyport/sallyport/tunnel/vxlan"
+	"github.com/sallyport/sallyport/vip"
+	"github.com/sallyport/sallyport/vip/layer2"
+)
+
+// Config of a gateway replica.
+type Config struct {
+	Version  string
+	NodeName string     // also the name in the gossip
+	NodeIP   netip.Addr // the node's tunnel end
+	VIPs     []vip.VIP
+	Replicas int // how many gateways there are meant to be, the same on all of them
+	Timing   string
+	Gossip   gossip.Config
+	KeyFile  string // read again every few seconds: keys are changed while running
+	SNAT     snat.Config
+	// Internal are ranges that no route takes, besides those of nodes, pods and VIPs.
+	Internal  []netip.Prefix
+	Netfilter string
+	HTTP      string
+	StateDir  string
+}
+
+// Replica is one gateway.
+type Replica struct {
+	cfg      Config
+	log      *slog.Logger
+	metrics  *host.Metrics
+	started  time.Time
+	priority string
+	lease    time.Duration
+
+	view   *host.View
+	loop   *reconcile.Loop
+	tunnel *vxlan.Applier
+	filter *host.Filter
+
+	gossip     *gossip.Gossip
+	host       *layer2.Host
+	fence      *layer2.Fence
+	announcer  *layer2.Announcer
+	keeper     *keeper
+	electorate *electorate
+	watch      *watch
+	conflicts  *conflicts
+
+	mu       sync.Mutex
+	plan     gateway.Plan
+	problems []gateway.Problem
+	apply    host.Apply
+	before   gateway.Standing
+
+	movedTo chan vip.VIP
+}
+
+// New starts nothing, but for the process's priority.
+func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) (*Replica, error) {
+	timing, ok := election.Profiles[cfg.Timing]
+	if !ok {
+		return nil, fmt.Errorf("--timing %s: choose default, fast or wan", cfg.Timing)
+	}
+	if cfg.Replicas%2 == 0 {
+		log.Warn(evenReplicas(cfg.Replicas))
+	}
+	r := &Replica{cfg: cfg, log: log, metrics: host.NewMetrics(), started: time.Now(), lease: timing.Lease, movedTo: make(chan vip.VIP, 64)}
+	var err error
+	if r.filter, err = host.OpenFilter(ctx, cfg.Netfilter, snat.TableName, log); err != nil {
+		return nil, err
+	}
+	if r.tunnel, err = vxlan.New(cfg.SNAT.Tunnel, log); err != nil {
+		return nil, err
+	}
+	if r.gossip, err = gossip.New(cfg.Gossip); err != nil {
+		return nil, err
+	}
+	r.loop = reconcile.New("gateway", log, r.reconcile)
+	r.view = host.NewView(source, cfg.StateDir, "gateway", r.loop.Kick, log)
+	if r.host, err = layer2.Open(); err != nil {
+		return nil, err
+	}
+	if r.fence, err = layer2.NewFence(r.host); err != nil {
+		return nil, err
+	}
+	r.announcer = layer2.NewAnnouncer(r.host, r.fence, log)
+	r.keeper = newKeeper(r.fence, r.announcer, boottime.Now, log)
+
+	names := make([]string, 0, len(cfg.VIPs))
+	for _, v := range cfg.VIPs {
+		names = append(names, v.Addr.String())
+	}
+	seats, err := cfg.seats()
+	if err != nil {
+		return nil, err
+	}
+	seed := incarnation()
+	machine, err := election.New(election.Config{
+		ID: cfg.NodeName, Incarnation: seed, Seed: seed, Replicas: cfg.Replicas, Timing: timing, VIPs: names,
+	}, boottime.Now())
+	if err != nil {
+		return nil, err
+	}
+	r.watch = newWatch(r.host, cfg.VIPs, log)
+	r.electorate = &electorate{
+		messenger: r.gossip, keeper: r.keeper, now: boottime.Now, log: log, vips: r.watch.vips(),
+		standing: r.watch.changes, machine: machine, transitions: map[string]map[string]uint64{},
+		id: cfg.NodeName, seats: seats, lost: r.moved, strangers: map[string]time.Time{},
+	}
+	r.conflicts = &conflicts{host: r.host, vips: r.watch.holdable(), holds: r.electorate.holds, log: log, seen: map[string]layer2.Conflict{}}
+	r.keeper.claimed = r.conflicts.probe
+	r.priority = priority.Raise()
+	log.Info("priority", "in_force", r.priority)
+	return r, nil
+}
+
+// Run serves until the context ends. It returns when the VIPs are released and
+// everything it started has ended.
+func (r *Replica) Run(ctx context.Context) error {
+	all := vip.Addrs(r.cfg.VIPs)
+	defer r.host.Close()
+	defer r.fence.Stop()
+	defer r.announcer.Close()
+	if err := r.fence.Install(ctx, all, r.lease); err != nil {
+		return err
+	}
+	stale, err := r.host.Reap(all)
+	if err != nil {
+		return fmt.Errorf("remove VIPs that an earlier run left on this host: %w", err)
+	}
+	if len(stale) > 0 {
+		r.log.Warn("removed VIPs that an earlier run left on this host", "vips", stale)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	// Gossip and keeper outlive the election, which says farewell through them.
+	after, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	g.Go(func() error { return r.gossip.Run(after) })
+	g.Go(func() error { return r.keeper.run(after) })
+	g.Go(func() error {
+		defer end()
+		return r.electorate.run(ctx)
+	})
+	g.Go(func() error { return r.watch.run(ctx) })
+	g.Go(func() error { return r.view.Run(ctx) })
+	g.Go(func() error { return r.loop.Run(ctx) })
+	g.Go(func() error { return r.conflicts.run(ctx) })
+	g.Go(func() error { return r.forgetMoved(ctx) })
+	g.Go(func() error { return r.reloadKeys(ctx) })
+	g.Go(func() error { return host.Serve(ctx, r.cfg.HTTP, r, r.metrics, r.log) })
+	return g.Wait()
+}
+
+func (r *Replica) reconcile(ctx context.Context) error {
+	begin := time.Now()
+	err := r.applyView(ctx)
+	took := time.Since(begin)
+	r.metrics.Applied(took, err)
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.apply.At, r.apply.Seconds, r.apply.Error = begin, took.Seconds(), ""
+	if err != nil {
+		r.apply.Errors++
+		r.apply.Error = err.Error()
+		return err
+	}
+	if !r.apply.Done {
+		r.log.Info("translation is in place", "pods", len(r.plan.Pods), "routes", len(r.plan.Routes), "netfilter", r.filter.Name, "took_ms", took.Milliseconds())
+	}
+	r.apply.Done = true
+	return nil
+}
+
+func (r *Replica) applyView(ctx context.Context) error {
+	snap, ok := r.view.Snapshot()
+	if !ok {
+		return nil
+	}
+	known := make([]netip.Addr, 0, len(r.cfg.VIPs))
+	ends := make([]tunnel.Remote, 0, len(r.cfg.VIPs))
+	for _, v := range r.cfg.VIPs {
+		known = append(known, v.Addr)
+		ends = append(ends, tunnel.Remote{VIP: v.Addr, Inside: v.Inside()})
+	}
+	snap.Internal = append(slices.Clone(snap.Internal), r.cfg.Internal...)
+	plan, problems := gateway.Build(snap, known)
+	table, err := snat.Table(r.cfg.SNAT, plan, ends)
+	if err != nil {
+		return err
+	}
+	nodeOf := make(map[netip.Addr]netip.Addr, len(plan.Members))
+	for _, m := range plan.Members {
+		nodeOf[m.Addr] = m.Node
+	}
+	r.mu.Lock()
+	r.plan, r.problems = plan, problems
+	r.mu.Unlock()
+
+	// One pod without a way must not keep the others from their rules.
+	if err := errors.Join(
+		r.tunnel.Apply(ctx, r.cfg.SNAT.Tunnel.Downward(r.cfg.NodeIP, nodeOf)),
+		r.filter.Apply(ctx, table),
+	); err != nil {
+		return err
+	}
+	return r.forget(snap.Pods)
+}
+
+// reloadKeys takes changes of the key file while running.
+func (r *Replica) reloadKeys(ctx context.Context) error {
+	last, err := gossip.LoadKeys(r.cfg.KeyFile)
+	if err != nil {
+		return err
+	}
+	ticker := time.NewTicker(5 * time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		keys, err := gossip.LoadKeys(r.cfg.KeyFile)
+		if err != nil {
+			r.log.Error("the gossip keys in use stay", "error", err)
+			continue
+		}
+		if slices.EqualFunc(keys, last, slices.Equal[[]byte]) {
+			continue
+		}
+		if err := r.gossip.SetKeys(keys); err != nil {
+			r.log.Error("the gossip keys in use stay", "error", err)
+			continue
+		}
+		last = keys
+	}
+}
+
+// seats are the members' addresses where --join, with this member's own, gives all
+// of them as addresses.
+func (c Config) seats() (map[netip.Addr]bool, error) {
+	seats := map[netip.Addr]bool{c.NodeIP: true}
+	for _, j := range c.Gossip.Join {
+		addr, err := netip.ParseAddr(j)
+		if err != nil {
+			withPort, err := netip.ParseAddrPort(j)
+			if err != nil {
+				return nil, nil // a host name: who it is may change
+			}
+			addr = withPort.Addr()
+		}
+		seats[addr] = true
+	}
+	if len(seats) < c.Replicas {
+		return nil, nil
+	}
+	if len(seats) > c.Replicas {
+		return nil, fmt.Errorf("--join and --node-ip %s are %d gateways where --replicas says %d: a quorum of %d could then be had twice; make them agree",
+			c.NodeIP, len(seats), c.Replicas, c.Replicas/2+1)
+	}
+	return seats, nil
+}
+
+// evenReplicas is what an even number of replicas means.
+func evenReplicas(n int) string {
+	if n == 2 {
+		return "--replicas 2 cannot survive the loss of either gateway: a quorum is both. Run 3 to survive one"
+	}
+	return fmt.Sprintf("--replicas %d survives the loss of %d gateways, no more than %d do: run an odd number", n, n-n/2-1, n-1)
+}

@@ -1,0 +1,141 @@
+package replica
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sallyport/sallyport/gateway"
+	"github.com/sallyport/sallyport/vip"
+	"github.com/sallyport/sallyport/vip/layer2"
+)
+
+// watch follows whether this host can hold each VIP: an interface whose subnet
+// holds the address, with a link.
+type watch struct {
+	host    *layer2.Host
+	changes chan standing
+	log     *slog.Logger
+
+	resolved map[string]vip.VIP // fixed from the start
+	wrong    []gateway.Problem  // VIPs without an interface
+
+	mu sync.Mutex
+	up map[string]string // interface to what is wrong with it, "" for up
+}
+
+func newWatch(h *layer2.Host, vips []vip.VIP, log *slog.Logger) *watch {
+	w := &watch{host: h, changes: make(chan standing), log: log, resolved: map[string]vip.VIP{}, up: map[string]string{}}
+	seen, err := h.Interfaces()
+	for _, v := range vips {
+		resolved := v
+		if err == nil {
+			resolved, err = vip.Resolve(v, seen)
+		}
+		if err != nil {
+			w.wrong = append(w.wrong, gateway.Problem{
+				Object: "VIP " + v.Addr.String(), Field: "--vip", Reason: gateway.Misconfigured,
+				Message: err.Error() + "; this replica does not stand for it",
+			})
+			log.Error("VIP cannot be held here", "vip", v.String(), "error", err)
+			w.resolved[v.Addr.String()] = v
+			err = nil
+			continue
+		}
+		w.resolved[v.Addr.String()] = resolved
+	}
+	return w
+}
+
+func (w *watch) vips() map[string]vip.VIP { return w.resolved }
+
+// holdable are the VIPs that have an interface here.
+func (w *watch) holdable() []vip.VIP {
+	var vips []vip.VIP
+	for _, name := range slices.Sorted(maps.Keys(w.resolved)) {
+		if v := w.resolved[name]; v.Interface != "" && (!v.Via.IsValid() || v.ViaInterface != "") {
+			vips = append(vips, v)
+		}
+	}
+	return vips
+}
+
+func (w *watch) problems() []gateway.Problem { return slices.Clone(w.wrong) }
+
+// run tells the election of every change until the context ends. A replica stands
+// for nothing before its links are known.
+func (w *watch) run(ctx context.Context) error {
+	barred := map[string]string{}
+	for _, p := range w.wrong {
+		barred[p.Object] = p.Message
+	}
+	var interfaces []string
+	for _, v := range w.resolved {
+		for _, name := range []string{v.Interface, v.ViaInterface} {
+			if name != "" && !slices.Contains(interfaces, name) {
+				interfaces = append(interfaces, name)
+				w.up[name] = "its state is not known yet"
+			}
+		}
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	changed := make(chan struct{}, 1)
+	g.Go(func() error {
+		return w.host.Watch(ctx, interfaces, func(name string, up bool, reason string) {
+			w.mu.Lock()
+			w.up[name] = ""
+			if !up {
+				w.up[name] = reason
+			}
+			w.mu.Unlock()
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		})
+	})
+	g.Go(func() error {
+		last := map[string]standing{}
+		for {
+			for _, name := range slices.Sorted(maps.Keys(w.resolved)) {
+				now := w.judge(name, barred["VIP "+name])
+				if before, told := last[name]; told && before == now {
+					continue
+				}
+				select {
+				case <-ctx.Done():
+					return nil
+				case w.changes <- now:
+					last[name] = now
+				}
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-changed:
+			case <-time.After(time.Minute):
+			}
+		}
+	})
+	return g.Wait()
+}
+
+func (w *watch) judge(name, barred string) standing {
+	if barred != "" {
+		return standing{vip: name, reason: barred}
+	}
+	v := w.resolved[name]
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, iface := range []string{v.Interface, v.ViaInterface} {
+		if iface != "" && w.up[iface] != "" {
+			return standing{vip: name, reason: iface + ": " + w.up[iface]}
+		}
+	}
+	return standing{vip: name, ok: true}
+}

@@ -1,0 +1,114 @@
+// Package steer says, as netfilter rules, what a node's agent does to the packets
+// of its selected pods: mark them for the tunnel, keep them from every other way
+// out, and keep their source as it is until a gateway translates it. It is pure.
+package steer
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/sallyport/sallyport/gateway"
+	nf "github.com/sallyport/sallyport/netfilter"
+	"github.com/sallyport/sallyport/tunnel"
+)
+
+// TableName of the agent's table.
+const TableName = "sally_node"
+
+// Counters of packets that the agent drops.
+const (
+	// Strayed packets were meant for the tunnel but would have gone elsewhere.
+	Strayed = "strayed"
+	// Stranger packets came out of the tunnel's port from an address that is no node.
+	Stranger = "refused_stranger"
+)
+
+const (
+	classifier = "routes"
+	peers      = "peers"
+	remotes    = "remotes"
+)
+
+// Table is the agent's rule set for the plan. Remotes are the tunnel ends of the
+// plan's VIPs, each VIP having a slot.
+func Table(cfg tunnel.Config, plan gateway.Plan, ends []tunnel.Remote) (nf.Table, error) {
+	vips := make([]netip.Addr, 0, len(ends))
+	var insides []netip.Addr
+	for _, r := range ends {
+		vips, insides = append(vips, r.VIP), append(insides, r.Inside)
+	}
+	slots, err := cfg.Marks.Slots(vips)
+	if err != nil {
+		return nf.Table{}, err
+	}
+	mark := func(slot int) nf.Masked { return nf.Masked{Value: cfg.Marks.Value(slot), Mask: cfg.Marks.Mask} }
+	none := mark(0)
+
+	sending := nf.Classify{By: classifier, To: map[uint32]string{}}
+	classify := nf.Chain{Name: "steer", Hook: nf.PreroutingMangle, Rules: []nf.Rule{
+		{Match: nf.Match{In: cfg.Device}, Action: nf.SetMark(none), Why: "the mark outlives decapsulation on the same host"},
+		{Match: nf.Match{In: cfg.Device}, Action: nf.Return{}},
+		{Match: nf.Match{Direction: nf.Reply}, Action: nf.Return{}, Why: "answers to connections made to a pod are not ours"},
+	}}
+	var ways []nf.Chain
+	for _, vip := range vips {
+		m := mark(slots[vip])
+		name := "to-" + vip.String()
+		classify.Rules = append(classify.Rules, nf.Rule{Match: nf.Match{ConnMark: &m}, Action: nf.Goto{Chain: name}})
+		sending.To[m.Value] = name
+		ways = append(ways, nf.Chain{Name: name, Rules: []nf.Rule{
+			{Action: nf.SetMark(m)},
+			{Action: nf.SetConnMark(m), Why: "a connection keeps the way it was born with"},
+		}})
+	}
+	// A route whose VIP has no way yet must not let its packets out another way.
+	noWay := cfg.Marks.Value(cfg.Marks.Down())
+	value := func(r gateway.PlannedRoute) uint32 {
+		if slot, known := slots[r.VIP]; known {
+			return cfg.Marks.Value(slot)
+		}
+		return noWay
+	}
+	if slices.ContainsFunc(plan.Routes, func(r gateway.PlannedRoute) bool { return value(r) == noWay }) {
+		sending.To[noWay] = "no-way"
+		ways = append(ways, nf.Chain{Name: "no-way", Rules: []nf.Rule{{Count: Strayed, Action: nf.Drop{}}}})
+	}
+	classify.Rules = append(classify.Rules,
+		nf.Rule{Match: nf.Match{NotConnMark: &none}, Count: Strayed, Action: nf.Drop{}, Why: "its VIP has no route any more, its source was never translated"},
+		nf.Rule{Match: nf.Match{State: nf.Established}, Action: nf.Return{}},
+		// New ones, and those that conntrack cannot place or was told to leave alone: no
+		// NAT touches these, they would leave with the pod's address.
+		nf.Rule{Action: sending},
+	)
+
+	tcp, udp := nf.Protocols{"tcp"}, nf.Protocols{"udp"}
+	return nf.Table{
+		Name: TableName,
+		Sets: []nf.Set{
+			{Name: peers, Addrs: plan.Peers},
+			{Name: remotes, Addrs: gateway.SortedAddrs(slices.Concat(insides, plan.Peers))},
+		},
+		Classifiers: []nf.Classifier{gateway.Classifier(classifier, plan, value)},
+		Counters:    []string{Strayed, Stranger},
+		Chains: append([]nf.Chain{
+			{Name: "tunnel-in", Hook: nf.PreroutingRaw, Rules: []nf.Rule{
+				{Match: nf.Match{Protocol: udp, DstPort: cfg.Port, DstLocal: true, NotSrcSet: peers}, Count: Stranger, Action: nf.Drop{}},
+				{Match: nf.Match{Protocol: udp, DstPort: cfg.Port, DstLocal: true}, Action: nf.NoTrack{}, Why: "a conntrack entry per inner flow would be a waste"},
+			}},
+			{Name: "tunnel-out", Hook: nf.OutputRaw, Rules: []nf.Rule{
+				{Match: nf.Match{Protocol: udp, DstPort: cfg.Port, DstSet: remotes}, Action: nf.NoTrack{}},
+			}},
+			classify,
+			{Name: "forward", Hook: nf.ForwardMangle, Rules: []nf.Rule{
+				{Match: nf.Match{NotMark: &none, NotOut: cfg.Device}, Count: Strayed, Action: nf.Drop{}, Why: "through the tunnel or not at all"},
+				{Match: nf.Match{Out: cfg.Device, Protocol: tcp}, Action: nf.ClampMSS{}},
+				// The kernel keeps the way to a tunnel's end only for packets without a mark
+				// (include/net/ip_tunnels.h, ip_tunnel_dst_cache_usable).
+				{Match: nf.Match{Out: cfg.Device}, Action: nf.SetMark(none), Why: "it has done its work, and costs a look-up per packet"},
+			}},
+			{Name: "keep", Hook: nf.PostroutingNAT, Rules: []nf.Rule{
+				{Match: nf.Match{Out: cfg.Device}, Action: nf.KeepSource{}, Why: "before the CNI masquerades"},
+			}},
+		}, ways...),
+	}, nil
+}
