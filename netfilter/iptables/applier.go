@@ -55,26 +55,44 @@ func (a *Applier) Apply(ctx context.Context, t netfilter.Table) error {
 	if err := checkTable(t.Name); err != nil {
 		return err
 	}
+	return a.settle(ctx, t.Name, t.IPv6, func(sets map[string]*heldSet) (program, error) {
+		return render(t, generation(sets, t.IPv6))
+	})
+}
+
+// rounds bounds how often a table is looked at again after a change. Two programs
+// that start at once each put their jumps where they belong by what they read: only
+// a look afterwards tells that the order came out right, and a change is refused
+// where a jump that it moves has been moved since.
+const rounds = 5
+
+// settle writes the difference to the program, from a new reading each time, until
+// there is none.
+func (a *Applier) settle(ctx context.Context, table string, ipv6 bool, want func(map[string]*heldSet) (program, error)) error {
+	var refused error
 	for range rounds {
-		rules, sets, err := a.read(ctx, t.IPv6)
+		rules, sets, err := a.read(ctx, ipv6)
 		if err != nil {
 			return fmt.Errorf("read the rules in force: %w", err)
 		}
-		p, err := render(t, generation(sets, t.IPv6))
+		p, err := want(sets)
 		if err != nil {
 			return err
 		}
-		if wrote, err := a.change(ctx, p, rules, sets); err != nil || !wrote {
-			return err
+		wrote, err := a.change(ctx, p, rules, sets)
+		if err == nil && !wrote {
+			return nil
 		}
+		if ctx.Err() != nil {
+			return errors.Join(err, ctx.Err())
+		}
+		refused = err
 	}
-	return fmt.Errorf("the rules of table %s do not stay as they are put: another program keeps changing them", t.Name)
+	if refused != nil {
+		return refused
+	}
+	return fmt.Errorf("the rules of table %s do not stay as they are put: another program keeps changing them", table)
 }
-
-// rounds bounds how often rules that were written are looked at again. Two programs
-// that start at once each put their jumps where they belong by what they read, and
-// only a look afterwards tells that the order came out right.
-const rounds = 5
 
 // read lists the kernel, both programs side by side.
 func (a *Applier) read(ctx context.Context, ipv6 bool) (map[string]*listing, map[string]*heldSet, error) {
@@ -159,10 +177,9 @@ func (a *Applier) Remove(ctx context.Context, table string) error {
 	}
 	var wrong []error
 	for _, ipv6 := range a.families() {
-		rules, sets, err := a.read(ctx, ipv6)
-		if err == nil {
-			_, err = a.change(ctx, program{table: table, ipv6: ipv6}, rules, sets)
-		}
+		err := a.settle(ctx, table, ipv6, func(map[string]*heldSet) (program, error) {
+			return program{table: table, ipv6: ipv6}, nil
+		})
 		if err == nil {
 			err = removeEmpty(ctx, a.variant, ipv6)
 		}
