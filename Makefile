@@ -74,7 +74,7 @@ docs: ## Write the flags of the commands into docs/commands.md
 	$(GO) test -count 1 -run TestCommandsPage ./cmd/sallyport -update
 
 generate: ## Regenerate deepcopy methods and the CRD
-	$(GO) run $(CONTROLLER_GEN) object crd paths=./api/... output:crd:dir=charts/sallyport/crds
+	$(GO) run $(CONTROLLER_GEN) object crd paths=./api/... output:crd:dir=charts/sallyport/files/crds
 
 check-generated: generate
 	git diff --exit-code -- api charts

@@ -21,7 +21,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-const crdFile = "../../charts/sallyport/crds/sallyport.dev_egressroutes.yaml"
+const crdFile = "../../charts/sallyport/files/crds/sallyport.dev_egressroutes.yaml"
 
 // apiServer judges objects as the API server does that has our CRD: schema, list
 // types and CEL rules, on the object with its defaults.
