@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/gateway"
+	"github.com/sallyport/sallyport/gateway/objects"
 )
 
 // Load reads files and folders once. What is wrong with single files and objects
@@ -44,7 +45,7 @@ func Check(paths []string) ([]gateway.Problem, error) {
 }
 
 func load(paths []string) (*store, error) {
-	s, in := newStore(), newIntern()
+	s, in := newStore(), objects.NewIntern()
 	var errs []error
 	for _, path := range paths {
 		path = filepath.Clean(path)

@@ -4,6 +4,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sallyport/sallyport/gateway/objects"
 )
 
 const clusterYAML = `# what a cluster has
@@ -127,7 +129,7 @@ func FuzzParse(f *testing.F) {
 		if path == "" {
 			t.Skip("every file has a path")
 		}
-		c := parse(path, text, newIntern())
+		c := parse(path, text, objects.NewIntern())
 		lines := 1 + strings.Count(string(text), "\n")
 		for _, p := range c.problems {
 			if p.File != path || p.Object == "" || p.Message == "" || p.Line < 0 || p.Line > lines+1 {

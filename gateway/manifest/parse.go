@@ -54,12 +54,12 @@ type contents struct {
 // parser reads one file's text.
 type parser struct {
 	path string
-	intern
+	objects.Intern
 	contents
 }
 
-func parse(path string, text []byte, in intern) contents {
-	p := parser{path: path, intern: in}
+func parse(path string, text []byte, in objects.Intern) contents {
+	p := parser{path: path, Intern: in}
 	p.blank = len(bytes.TrimSpace(text)) == 0
 	if strings.EqualFold(filepath.Ext(path), ".json") {
 		p.json(text)
@@ -252,7 +252,7 @@ func (p *parser) object(d document, path string, h header, raw []byte) {
 		p.problem(d, path, k, quoted(err.Error()), gateway.Invalid, err.Error()+": correct its name or remove it")
 	}
 	for _, err := range errs {
-		p.problem(d, path, k, err.Field, gateway.Invalid, detail(err))
+		p.problem(d, path, k, err.Field, gateway.Invalid, objects.Detail(err))
 	}
 	// A route with a field that is not understood could take more than its author
 	// meant. Pods come from newer API servers, too.
@@ -286,7 +286,7 @@ func (p *parser) value(k key, raw []byte) (value any, unknown []error, errs fiel
 			o.Namespace = k.namespace
 			var pod gateway.Pod
 			pod, errs = objects.Pod(&o)
-			p.pod(&pod)
+			p.Pod(&pod)
 			value = &pod
 		}
 	case "Namespace":
@@ -344,12 +344,4 @@ func wrongType(err error) *field.Error {
 	}
 	return &field.Error{Type: field.ErrorTypeTypeInvalid, Field: m[2],
 		Detail: fmt.Sprintf("is a %s where a %s is wanted: correct it; texts such as y, no and 1 need quotes", m[1], m[3])}
-}
-
-// detail of a field's error, without the field, which a Problem has of its own.
-func detail(err *field.Error) string {
-	if err.Field == "" || err.Field == "[]" || err.Type == field.ErrorTypeTypeInvalid {
-		return err.Detail
-	}
-	return err.ErrorBody()
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/gateway"
+	"github.com/sallyport/sallyport/gateway/objects"
 )
 
 // Times of the source. Tests shorten resync and patience.
@@ -45,7 +46,7 @@ type Source struct {
 	patience time.Duration
 
 	*store
-	intern  intern
+	intern  objects.Intern
 	watch   *watcher // nil while the folder is gone
 	root    fs.FileInfo
 	stamps  map[string]stamp
@@ -63,7 +64,7 @@ type Source struct {
 func New(dir string, log *slog.Logger) *Source {
 	return &Source{
 		dir: filepath.Clean(dir), log: log, resync: 10 * time.Second, patience: 10 * time.Second,
-		store: newStore(), intern: newIntern(), stamps: map[string]stamp{},
+		store: newStore(), intern: objects.NewIntern(), stamps: map[string]stamp{},
 		pending: map[string]time.Time{}, writing: map[string]time.Time{}, folders: map[string]gateway.Problem{},
 	}
 }

@@ -151,3 +151,11 @@ func appendAddr(addrs []netip.Addr, errs field.ErrorList, path *field.Path, s st
 	}
 	return append(addrs, a), errs
 }
+
+// Detail of a field's error, without the field, which a Problem has of its own.
+func Detail(err *field.Error) string {
+	if err.Field == "" || err.Field == "[]" || err.Type == field.ErrorTypeTypeInvalid {
+		return err.Detail
+	}
+	return err.ErrorBody()
+}

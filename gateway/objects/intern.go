@@ -1,4 +1,4 @@
-package manifest
+package objects
 
 import (
 	"maps"
@@ -8,21 +8,22 @@ import (
 	"github.com/sallyport/sallyport/gateway"
 )
 
-// intern keeps one copy of what thousands of pods have in common. It forgets all
+// Intern keeps one copy of what thousands of pods have in common. It forgets all
 // when it has grown: sharing again costs little, keeping what no pod has any more
-// would cost memory for ever.
-type intern struct {
+// would cost memory for ever. It is for one goroutine.
+type Intern struct {
 	strings map[string]string
 	labels  map[string]map[string]string
 }
 
 const internMost = 50_000
 
-func newIntern() intern {
-	return intern{strings: map[string]string{}, labels: map[string]map[string]string{}}
+// NewIntern knows nothing yet.
+func NewIntern() Intern {
+	return Intern{strings: map[string]string{}, labels: map[string]map[string]string{}}
 }
 
-func (in intern) string(s string) string {
+func (in Intern) string(s string) string {
 	if shared, ok := in.strings[s]; ok {
 		return shared
 	}
@@ -33,12 +34,13 @@ func (in intern) string(s string) string {
 	return s
 }
 
-func (in intern) pod(p *gateway.Pod) {
+// Pod makes the pod share what other pods have too.
+func (in Intern) Pod(p *gateway.Pod) {
 	p.Namespace, p.Node, p.Annotation = in.string(p.Namespace), in.string(p.Node), in.string(p.Annotation)
 	p.Labels = in.labelSet(p.Labels)
 }
 
-func (in intern) labelSet(labels map[string]string) map[string]string {
+func (in Intern) labelSet(labels map[string]string) map[string]string {
 	if len(labels) == 0 {
 		return nil
 	}
