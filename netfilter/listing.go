@@ -30,6 +30,12 @@ func (t Table) Listing() string {
 				fmt.Fprintf(&b, "    %s\n", t)
 			}
 		}
+		if len(c.Others) > 0 {
+			b.WriteString("  others\n")
+		}
+		for _, t := range c.Others {
+			fmt.Fprintf(&b, "    %s\n", t)
+		}
 	}
 	fmt.Fprintf(&b, "counters: %s\n", strings.Join(t.CounterNames(), " "))
 	for _, c := range t.Chains {
@@ -91,6 +97,8 @@ func (m Match) String() string {
 	add(m.Out != "", "out %s", m.Out)
 	add(m.NotOut != "", "out not %s", m.NotOut)
 	add(m.Src.IsValid(), "from %s", m.Src)
+	add(m.SrcNet.IsValid(), "from %s", m.SrcNet)
+	add(m.SrcSet != "", "from %s", m.SrcSet)
 	add(m.NotSrcSet != "", "from not %s", m.NotSrcSet)
 	add(m.Dst.IsValid(), "to %s", m.Dst)
 	add(m.DstSet != "", "to %s", m.DstSet)

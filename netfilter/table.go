@@ -68,6 +68,8 @@ type Match struct {
 	Out, NotOut string // output interface
 
 	Src, Dst  netip.Addr
+	SrcNet    netip.Prefix // source is in the range
+	SrcSet    string
 	NotSrcSet string // source is not in the set
 	DstSet    string
 	DstLocal  bool // destination is an address of this host (fib type local)
@@ -187,6 +189,9 @@ type Classifier struct {
 	// Classes hold the targets of their sources, in order of precedence among
 	// targets of equal prefix length and equal kind (with ports or without).
 	Classes [][]Target
+	// Others are the targets of every source that is not in Sources; none: nothing
+	// is found for those.
+	Others []Target
 }
 
 // Target is one destination. Where several match a packet, the longest prefix

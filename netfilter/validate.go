@@ -26,15 +26,15 @@ func (t Table) Validate() error {
 	for _, s := range t.Sets {
 		sets[s.Name] = true
 	}
-	classifiers := map[string]bool{}
+	classifiers, everybody := map[string]bool{}, map[string]bool{}
 	for _, c := range t.Classifiers {
-		classifiers[c.Name] = true
+		classifiers[c.Name], everybody[c.Name] = true, len(c.Others) > 0
 		for addr, class := range c.Sources {
 			if class < 0 || class >= len(c.Classes) {
 				bad("classifier %s: source %s has class %d of %d", c.Name, addr, class, len(c.Classes))
 			}
 		}
-		for _, targets := range c.Classes {
+		for _, targets := range slices.Concat(c.Classes, [][]Target{c.Others}) {
 			if slices.ContainsFunc(targets, func(t Target) bool { return t.Value == 0 || !t.CIDR.IsValid() }) {
 				bad("classifier %s: a target has no destination or the value 0", c.Name)
 			}
@@ -48,13 +48,16 @@ func (t Table) Validate() error {
 	for _, c := range t.Chains {
 		for i, r := range c.Rules {
 			at := fmt.Sprintf("chain %s rule %d", c.Name, i+1)
-			for _, s := range []string{r.Match.NotSrcSet, r.Match.DstSet} {
+			for _, s := range []string{r.Match.SrcSet, r.Match.NotSrcSet, r.Match.DstSet} {
 				if s != "" && !sets[s] {
 					bad("%s: there is no set %s", at, s)
 				}
 			}
 			if r.Match.Unselected != "" && !classifiers[r.Match.Unselected] {
 				bad("%s: there is no classifier %s", at, r.Match.Unselected)
+			}
+			if everybody[r.Match.Unselected] {
+				bad("%s: classifier %s has a class for every source", at, r.Match.Unselected)
 			}
 			if len(r.Match.Protocol) == 0 && (r.Match.DstPort != 0 || r.Match.SrcPorts != Ports{}) {
 				bad("%s: a port needs a protocol", at)

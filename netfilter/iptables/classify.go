@@ -16,7 +16,8 @@ import (
 // in an order that is the order of precedence of every class that has them.
 type finder struct {
 	name    string
-	all     string // set of all sources
+	gate    string // what spares most packets the entries, "" for nothing
+	all     string // set of all sources, "" where there are none
 	entries []entry
 }
 
@@ -41,7 +42,12 @@ func (r *renderer) finder(c netfilter.Classifier) (*finder, error) {
 	}
 	slices.SortFunc(all, netip.Addr.Compare)
 	f := &finder{name: c.Name}
-	f.all = r.addSet(set{name: setName(r.in.Name, r.in.IPv6, c.Name+"/all", true), addrs: all})
+	if len(c.Sources) > 0 || len(c.Others) == 0 {
+		f.all = r.addSet(set{name: setName(r.in.Name, r.in.IPv6, c.Name+"/all", true), addrs: all})
+	}
+	if len(c.Others) == 0 {
+		f.gate = "-m set --match-set " + f.all + " src"
+	}
 
 	// Targets of the same classes share a set of sources. Its name comes from those
 	// targets: it has the same meaning whatever its contents, and changes of the
@@ -84,7 +90,21 @@ func (r *renderer) finder(c netfilter.Classifier) (*finder, error) {
 			id := digest(c.Name+"\x00"+strings.Join(g.keys, "\x00"), 5)
 			names[p.group] = r.addSet(set{name: setName(r.in.Name, r.in.IPv6, "g/"+id, true), addrs: addrs})
 		}
-		entries, err := r.entries(p.Target, names[p.group])
+		entries, err := r.entries(p.Target, "-m set --match-set "+names[p.group]+" src")
+		if err != nil {
+			wrong = append(wrong, fmt.Errorf("classifier %s, %w", c.Name, err))
+		}
+		f.entries = append(f.entries, entries...)
+	}
+	from := ""
+	if f.all != "" {
+		from = "-m set ! --match-set " + f.all + " src"
+	}
+	for _, t := range slices.SortedStableFunc(slices.Values(c.Others), precedence) {
+		if nothingLeft(t) {
+			continue
+		}
+		entries, err := r.entries(t, from)
 		if err != nil {
 			wrong = append(wrong, fmt.Errorf("classifier %s, %w", c.Name, err))
 		}
@@ -101,7 +121,9 @@ func (r *renderer) entries(t netfilter.Target, from string) ([]entry, error) {
 	if t.CIDR.Bits() > 0 {
 		to.add("-d", t.CIDR.Masked().String())
 	}
-	tail.add("-m set --match-set", from, "src")
+	if from != "" {
+		tail.add(from)
+	}
 	var nets []netip.Prefix
 	for _, e := range t.Except {
 		nets = append(nets, e.Masked())
@@ -149,7 +171,7 @@ func (r *renderer) classify(a netfilter.Classify, site, rest string) (target, er
 	if a.To != nil {
 		name, verb = chainName(r.in.Name, f.name+"/"+site, true), "-g "
 	}
-	t := target{match: "-m set --match-set " + f.all + " src", target: verb + name, to: name}
+	t := target{match: f.gate, target: verb + name, to: name}
 	if _, done := r.chains[name]; done {
 		return t, nil
 	}
@@ -160,7 +182,7 @@ func (r *renderer) classify(a netfilter.Classify, site, rest string) (target, er
 		if err != nil {
 			return target{}, err
 		}
-		rules = append(rules, rule{spec: join(args{e.match, "-g " + to}), to: to})
+		rules = append(rules, rule{spec: join(nonEmpty(e.match, "-g "+to)), to: to})
 	}
 	if rest != "" {
 		rules = append(rules, onTo(rest))

@@ -47,6 +47,16 @@ func (r *renderer) match(m netfilter.Match) ([]string, error) {
 		}
 		a.add(e.flag, netip.PrefixFrom(e.addr, e.addr.BitLen()).String())
 	}
+	if m.SrcNet.IsValid() {
+		switch {
+		case m.SrcNet.Addr().Is6() != r.in.IPv6:
+			return nil, fmt.Errorf("range %s is of the other family", m.SrcNet)
+		case m.Src.IsValid():
+			return nil, fmt.Errorf("a source is matched once: by address %s or by range %s", m.Src, m.SrcNet)
+		case m.SrcNet.Bits() > 0:
+			a.add("-s", m.SrcNet.Masked().String())
+		}
+	}
 	var rest args
 	if m.SrcPorts != (netfilter.Ports{}) {
 		rest.add("--sport", portRange(m.SrcPorts))
@@ -55,6 +65,9 @@ func (r *renderer) match(m netfilter.Match) ([]string, error) {
 		rest.add("--dport", strconv.Itoa(int(m.DstPort)))
 	}
 	var tail args
+	if m.SrcSet != "" {
+		tail.add("-m set --match-set", r.setNames[m.SrcSet], "src")
+	}
 	if m.NotSrcSet != "" {
 		tail.add("-m set ! --match-set", r.setNames[m.NotSrcSet], "src")
 	}

@@ -28,6 +28,12 @@ func (s Suite) matches(t *testing.T) {
 		nf.PreroutingRaw: {
 			{"raw_all", with(func(m *nf.Match) { m.Protocol = udps }), 3},
 			{"raw_dst_set", with(func(m *nf.Match) { m.Protocol, m.DstSet = udps, "fives" }), 2},
+			{"raw_src_set", nf.Match{In: "pods0", Protocol: udps, SrcSet: "firsts"}, 3},
+			{"raw_src_other_set", nf.Match{In: "pods0", Protocol: udps, SrcSet: "fives"}, 0},
+			{"raw_src_net", nf.Match{In: "pods0", Protocol: udps, SrcNet: netip.MustParsePrefix(pods[1] + "/31")}, 4},
+			{"raw_src_one", nf.Match{In: "pods0", Protocol: udps, SrcNet: netip.MustParsePrefix(pods[1] + "/32")}, 1},
+			{"raw_src_net_all", nf.Match{In: "pods0", Protocol: udps, SrcNet: netip.MustParsePrefix("0.0.0.0/0")}, 4},
+			{"raw_src_net_not_set", nf.Match{In: "pods0", Protocol: udps, SrcNet: netip.MustParsePrefix("10.244.1.0/24"), NotSrcSet: "firsts"}, 1},
 			{"raw_not_src_set", with(func(m *nf.Match) { m.Protocol, m.NotSrcSet = udps, "firsts" }), 0},
 			{"raw_not_src_other", nf.Match{In: "pods0", Src: netip.MustParseAddr(pods[1]), Protocol: udps, NotSrcSet: "firsts"}, 1},
 		},

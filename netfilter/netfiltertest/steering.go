@@ -110,6 +110,39 @@ func (s Suite) classification(t *testing.T) {
 		}
 	})
 
+	t.Run("others", func(t *testing.T) {
+		table := steering(map[string]int{pods[0]: 0, pods[1]: 1}, nil, []nf.Target{target(markB, "203.0.113.0/24")})
+		table.Chains[0].Rules = table.Chains[0].Rules[:6] // the rest counts sources of no class
+		excepted := target(markC, "203.0.113.0/24", tcp(443, 444), udp(443, 443))
+		excepted.Except = []netip.Prefix{netip.MustParsePrefix("203.0.113.9/32")}
+		table.Classifiers[0].Others = []nf.Target{target(markC, "198.51.100.0/24"), excepted, target(markB, "203.0.113.130/32")}
+		l.apply(table)
+		check := func(others map[string]string) {
+			for at, way := range others {
+				for _, pod := range pods[2:] {
+					l.via(way, "udp", pod, at)
+				}
+				l.via("out", "udp", pods[0], at)
+			}
+			l.via("b", "udp", pods[1], servers[1]+":443")
+			l.via("out", "udp", pods[1], servers[3]+":443")
+		}
+		check(map[string]string{
+			servers[0] + ":443": "c", servers[0] + ":444": "out", servers[1] + ":443": "out",
+			servers[2] + ":443": "b", servers[3] + ":8080": "c",
+		})
+		l.via("c", "tcp", pods[2], servers[0]+":444")
+		table.Classifiers[0].Others = []nf.Target{target(markB, "198.51.100.0/24")}
+		l.apply(table)
+		check(map[string]string{servers[0] + ":443": "out", servers[3] + ":443": "b"})
+		table.Classifiers[0].Sources, table.Classifiers[0].Classes = nil, nil // nobody has a class of their own
+		l.apply(table)
+		l.via("b", "udp", pods[0], servers[3]+":443")
+		l.apply(steering(map[string]int{pods[0]: 0}, []nf.Target{target(markB, "203.0.113.0/24")}))
+		l.via("b", "udp", pods[0], servers[0]+":443")
+		l.via("out", "udp", pods[2], servers[3]+":443")
+	})
+
 	if s.NoIPv6 {
 		return
 	}

@@ -26,7 +26,12 @@ type classified struct {
 	name           string
 	byPort, byHost kind
 	classes        []class
+	others         class // without sources
 }
+
+// othersClass is the number of the class for sources that have none of their own. The
+// highest is what nft calls root.
+const othersClass = 0xfffffffe
 
 // classifier flattens a classifier's targets and groups its sources.
 func (w *wanted) classifier(c netfilter.Classifier, use netfilter.Classify) (classified, error) {
@@ -47,6 +52,11 @@ func (w *wanted) classifier(c netfilter.Classifier, use netfilter.Classify) (cla
 	if err != nil {
 		return out, err
 	}
+	others, _, err := w.classesOf(netfilter.Classifier{Name: c.Name, Classes: [][]netfilter.Target{c.Others}}, data)
+	if err != nil {
+		return out, err
+	}
+	out.others = others[0]
 	for addr, i := range c.Sources {
 		if w.ours(addr) {
 			s := &classes[at[i]].sources
@@ -63,18 +73,22 @@ func (w *wanted) number(have *present) {
 	for _, c := range w.classifiers {
 		haveSources, havePorts, haveHosts := have.elements[sourcesMap(c.name)], have.elements[portsMap(c.name)], have.elements[hostsMap(c.name)]
 		sources, ports, hosts := make(elements, len(haveSources)), make(elements, len(havePorts)), make(elements, len(haveHosts))
-		for i, id := range numbers(c.classes, haveSources, havePorts, haveHosts) {
+		add := func(c class, id uint32) {
 			prefix, number := rawClass(id), rawHost(id)
-			for _, s := range c.classes[i].sources {
+			for _, s := range c.sources {
 				sources[key{s, s}] = number
 			}
-			for _, e := range c.classes[i].ports {
+			for _, e := range c.ports {
 				ports[key{prefix + e.first, prefix + e.last}] = e.data
 			}
-			for _, e := range c.classes[i].hosts {
+			for _, e := range c.hosts {
 				hosts[key{prefix + e.first, prefix + e.last}] = e.data
 			}
 		}
+		for i, id := range numbers(c.classes, haveSources, havePorts, haveHosts) {
+			add(c.classes[i], id)
+		}
+		add(c.others, othersClass)
 		w.sets[sourcesMap(c.name)] = wantedSet{sourceClass, sources}
 		w.sets[portsMap(c.name)] = wantedSet{c.byPort, ports}
 		w.sets[hostsMap(c.name)] = wantedSet{c.byHost, hosts}
@@ -147,7 +161,7 @@ func numbers(classes []class, sources, ports, hosts elements) []uint32 {
 	for k, data := range sources {
 		idOf[k.first] = hostValue(data)
 	}
-	ids, taken, open := make([]uint32, len(classes)), map[uint32]bool{0: true}, len(classes)
+	ids, taken, open := make([]uint32, len(classes)), map[uint32]bool{0: true, othersClass: true}, len(classes)
 	settle := func(i int, id uint32) {
 		if ids[i] == 0 && !taken[id] {
 			ids[i], taken[id] = id, true

@@ -66,6 +66,7 @@ func (w *wanted) match(m netfilter.Match) []string {
 	}
 	masked("meta mark", m.Mark, "==")
 	masked("meta mark", m.NotMark, "!=")
+	add(m.SrcNet.IsValid() && m.SrcNet.Bits() > 0, "%s saddr %s", w.family, m.SrcNet.Masked())
 	add(m.Src.IsValid(), "%s saddr %s", w.family, m.Src)
 	add(m.Dst.IsValid(), "%s daddr %s", w.family, m.Dst)
 	add(len(m.Protocol) == 1, "meta l4proto %s", protocols(m.Protocol))
@@ -83,6 +84,7 @@ func (w *wanted) match(m netfilter.Match) []string {
 	add(m.NotIn != "", "iifname != %s", quote(m.NotIn))
 	add(m.Out != "", "oifname %s", quote(m.Out))
 	add(m.NotOut != "", "oifname != %s", quote(m.NotOut))
+	add(m.SrcSet != "", "%s saddr @%s", w.family, objectName(m.SrcSet))
 	add(m.NotSrcSet != "", "%s saddr != @%s", w.family, objectName(m.NotSrcSet))
 	add(m.DstSet != "", "%s daddr @%s", w.family, objectName(m.DstSet))
 	add(m.DstLocal, "fib daddr type local")
@@ -152,12 +154,16 @@ func (w *wanted) classify(r netfilter.Rule, a netfilter.Classify) ([]line, error
 	if r.Count != "" {
 		first += " counter name " + quote(objectName(r.Count))
 	}
+	unclassed := "0"
+	if w.others[a.By] {
+		unclassed = classText(othersClass)
+	}
 	use, look := "vmap", ""
 	if a.To == nil {
 		use, look = "map", "ct mark set "
 	}
 	texts := []string{
-		first + " meta priority set 0",
+		first + " meta priority set " + unclassed,
 		fmt.Sprintf("%s meta priority set %s saddr map @%s", match, w.family, sourcesMap(a.By)),
 		fmt.Sprintf("%s meta priority != 0 meta l4proto %s %smeta priority . %s daddr . meta l4proto . th dport %s @%s", match, ported, look, w.family, use, portsMap(a.By)),
 		fmt.Sprintf("%s meta priority != 0 meta l4proto != %s %smeta priority . %s daddr %s @%s", match, ported, look, w.family, use, hostsMap(a.By)),

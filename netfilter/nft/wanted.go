@@ -20,6 +20,7 @@ type wanted struct {
 	counters []string
 	// classifiers become sets when their classes are numbered.
 	classifiers []classified
+	others      map[string]bool // classifiers that have a class for every other source
 }
 
 type wantedChain struct {
@@ -52,7 +53,7 @@ func compile(t netfilter.Table) (*wanted, error) {
 	if err := t.Validate(); err != nil {
 		return nil, err
 	}
-	w := &wanted{name: t.Name, family: ipv4, sets: map[string]wantedSet{}}
+	w := &wanted{name: t.Name, family: ipv4, sets: map[string]wantedSet{}, others: map[string]bool{}}
 	if t.IPv6 {
 		w.family = ipv6
 	}
@@ -80,6 +81,7 @@ func compile(t netfilter.Table) (*wanted, error) {
 				return nil, err
 			}
 			w.classifiers = append(w.classifiers, out)
+			w.others[c.Name] = len(c.Others) > 0
 		}
 	}
 	for _, c := range t.Chains {
