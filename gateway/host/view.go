@@ -72,6 +72,21 @@ func (v *View) Live() bool {
 	return v.live
 }
 
+// Saved is the last good view of an earlier run, for as long as Run has not begun;
+// false if there is none.
+func (v *View) Saved() (gateway.Snapshot, bool) {
+	s, err := lastview.Restore(v.file)
+	return s, err == nil
+}
+
+// Problems are what keeps the source from giving a newer view, where it can tell.
+func (v *View) Problems() []gateway.Problem {
+	if s, ok := v.source.(interface{ Problems() []gateway.Problem }); ok {
+		return s.Problems()
+	}
+	return nil
+}
+
 // Run follows the source until the context ends.
 func (v *View) Run(ctx context.Context) error {
 	v.open()
