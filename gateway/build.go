@@ -128,7 +128,7 @@ func planRoutes(routes []*Route, own reserved, pods []claim, found *problems) []
 	planned := make([]PlannedRoute, 0, len(routes))
 	taken := make(map[uint16]bool, len(routes))
 	for _, r := range routes {
-		p := PlannedRoute{Name: r.Name, ID: routeID(r.Name, taken), VIP: r.VIP}
+		p := PlannedRoute{Name: r.Name, ID: routeID(r.Name, taken), Generation: r.Generation, VIP: r.VIP}
 		for i, d := range r.Destinations {
 			if d, ok := own.clear(r, i, d, pods, found); ok {
 				p.Destinations = append(p.Destinations, d)

@@ -23,6 +23,7 @@ type PlannedRoute struct {
 	Name string
 	// ID is 1..65535, the same on every replica that sees the same routes.
 	ID           uint16
+	Generation   int64 // of the spec that is planned
 	VIP          netip.Addr
 	Destinations []Destination
 	Pods         int // selected pods, for status

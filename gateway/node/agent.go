@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/gateway"
 	"github.com/sallyport/sallyport/gateway/host"
 	"github.com/sallyport/sallyport/gateway/reconcile"
+	"github.com/sallyport/sallyport/gateway/report"
 	"github.com/sallyport/sallyport/steer"
 	"github.com/sallyport/sallyport/tunnel"
 	"github.com/sallyport/sallyport/tunnel/vxlan"
@@ -39,6 +40,14 @@ type Config struct {
 	Netfilter string // host.Auto, host.NFTables or host.IPTables
 	HTTP      string // address of the HTTP endpoint
 	StateDir  string
+	Teller    Teller // nil: nobody is told
+}
+
+// Teller tells people what happens to their pods, whether it succeeds or not.
+type Teller interface {
+	// Tell returns at once.
+	Tell(events []report.Event)
+	Run(ctx context.Context) error
 }
 
 // Agent is one node's agent.
@@ -46,6 +55,7 @@ type Agent struct {
 	cfg     Config
 	log     *slog.Logger
 	metrics *host.Metrics
+	applied *host.Applied
 	started time.Time
 
 	view   *host.View
@@ -59,14 +69,15 @@ type Agent struct {
 	mu       sync.Mutex
 	plan     gateway.Plan
 	problems []gateway.Problem
-	apply    host.Apply
 
 	before memory // of the last apply that succeeded
+	told   []report.Event
 }
 
 // New starts nothing.
 func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) (*Agent, error) {
-	a := &Agent{cfg: cfg, log: log, metrics: host.NewMetrics(), started: time.Now()}
+	metrics := host.NewMetrics()
+	a := &Agent{cfg: cfg, log: log, metrics: metrics, applied: host.NewApplied(metrics), started: time.Now()}
 	var err error
 	if a.filter, err = host.OpenFilter(ctx, cfg.Netfilter, steer.TableName, log); err != nil {
 		return nil, err
@@ -90,7 +101,11 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 func (a *Agent) Run(ctx context.Context) error {
 	defer a.host.Close()
 	defer a.fence.Stop()
+	a.told = a.toldBefore()
 	g, ctx := errgroup.WithContext(ctx)
+	if a.cfg.Teller != nil {
+		g.Go(func() error { return a.cfg.Teller.Run(ctx) })
+	}
 	g.Go(func() error { return a.view.Run(ctx) })
 	g.Go(func() error { return a.loop.Run(ctx) })
 	g.Go(func() error { return a.reaper.Run(ctx) })
@@ -99,24 +114,14 @@ func (a *Agent) Run(ctx context.Context) error {
 }
 
 func (a *Agent) reconcile(ctx context.Context) error {
-	begin := time.Now()
-	err := a.applyView(ctx)
-	took := time.Since(begin)
-	a.metrics.Applied(took, err)
-
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.apply.At, a.apply.Seconds, a.apply.Error = begin, took.Seconds(), ""
-	if err != nil {
-		a.apply.Errors++
-		a.apply.Error = err.Error()
-		return err
+	first, err := a.applied.Run(ctx, a.applyView)
+	if first {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.log.Info("steering is in place", "pods", len(a.plan.Pods), "routes", len(a.plan.Routes), "netfilter", a.filter.Name,
+			"took_ms", int64(a.applied.Last().Seconds*1000))
 	}
-	if !a.apply.Done {
-		a.log.Info("steering is in place", "pods", len(a.plan.Pods), "routes", len(a.plan.Routes), "netfilter", a.filter.Name, "took_ms", took.Milliseconds())
-	}
-	a.apply.Done = true
-	return nil
+	return err
 }
 
 func (a *Agent) applyView(ctx context.Context) error {
@@ -124,14 +129,7 @@ func (a *Agent) applyView(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	local := snap
-	local.Pods = nil
-	local.Internal = append(slices.Clone(snap.Internal), a.cfg.Internal...)
-	for _, p := range snap.Pods {
-		if p.Node == a.cfg.NodeName {
-			local.Pods = append(local.Pods, p)
-		}
-	}
+	local := a.local(snap)
 	plan, problems := gateway.Build(local, nil)
 	ends := a.remotes(plan.VIPs)
 	up, err := a.cfg.Tunnel.Up(a.cfg.NodeIP, ends)
@@ -157,7 +155,24 @@ func (a *Agent) applyView(ctx context.Context) error {
 	if err := errors.Join(a.tunnel.Apply(ctx, up), a.filter.Apply(ctx, table)); err != nil {
 		return err
 	}
-	return a.forget(local.Pods, plan)
+	if err := a.forget(local.Pods, plan); err != nil {
+		return err
+	}
+	a.tell(local.Pods, plan, problems)
+	return nil
+}
+
+// local is the part of the view that concerns this node.
+func (a *Agent) local(snap gateway.Snapshot) gateway.Snapshot {
+	local := snap
+	local.Pods = nil
+	local.Internal = append(slices.Clone(snap.Internal), a.cfg.Internal...)
+	for _, p := range snap.Pods {
+		if p.Node == a.cfg.NodeName {
+			local.Pods = append(local.Pods, p)
+		}
+	}
+	return local
 }
 
 // remotes pairs each VIP with the address its tunnel packets go to.
@@ -192,7 +207,7 @@ func (a *Agent) Status(ctx context.Context) host.Status {
 	a.mu.Lock()
 	s := host.Status{
 		Program: "agent", Node: a.cfg.NodeName, Version: a.cfg.Version, Started: a.started,
-		Netfilter: a.filter.Name, Live: a.view.Live(), Apply: a.apply, Problems: slices.Clone(a.problems),
+		Netfilter: a.filter.Name, Live: a.view.Live(), Apply: a.applied.Last(), Problems: slices.Concat(a.problems, a.view.Problems()),
 	}
 	plan := a.plan
 	a.mu.Unlock()
@@ -216,14 +231,4 @@ func (a *Agent) Status(ctx context.Context) host.Status {
 func (a *Agent) Healthy() error { return nil }
 
 // Ready implements host.Program: the node's rules are in the kernel.
-func (a *Agent) Ready() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	switch {
-	case a.apply.Error != "":
-		return errors.New(a.apply.Error)
-	case !a.apply.Done:
-		return errors.New("no view has been applied yet: the source gave none")
-	}
-	return nil
-}
+func (a *Agent) Ready() error { return a.applied.Ready() }

@@ -78,10 +78,12 @@ func (c *conflicts) problems() []gateway.Problem {
 			continue
 		}
 		problems = append(problems, gateway.Problem{
-			Object: "VIP " + found.Addr.String(), Reason: gateway.Duplicate,
+			Object: vipObject(found.Addr), Reason: gateway.Duplicate,
 			Message: fmt.Sprintf("the host with MAC %s on %s claims it as well, and packets may go there: take the address from that host",
 				found.MAC, found.Interface),
 		})
 	}
 	return problems
 }
+
+func vipObject(addr netip.Addr) string { return "VIP " + addr.String() }

@@ -41,6 +41,8 @@ type keeper struct {
 	until map[string]time.Duration // 0: to be released
 	wake  chan struct{}
 	held  map[string]bool // owned by run
+	// failed are the VIPs that are leased but whose address is not in place, and why.
+	failed map[string]string
 
 	// opening is held while the fence is told anything, so that no renewal that was
 	// under way reopens what was closed.
@@ -50,7 +52,7 @@ type keeper struct {
 func newKeeper(f fence, c claimer, now func() time.Duration, log *slog.Logger) *keeper {
 	return &keeper{
 		fence: f, claimer: c, now: now, log: log, vips: map[string]vip.VIP{}, until: map[string]time.Duration{},
-		wake: make(chan struct{}, 1), held: map[string]bool{},
+		wake: make(chan struct{}, 1), held: map[string]bool{}, failed: map[string]string{},
 	}
 }
 
@@ -142,6 +144,9 @@ func (k *keeper) hold(ctx context.Context, name string, v vip.VIP) {
 	k.held[name] = true
 	if err := k.claimer.Claim(v); err != nil {
 		k.log.Error("claim failed", "vip", name, "error", err)
+		k.mu.Lock()
+		k.failed[name] = err.Error()
+		k.mu.Unlock()
 	}
 	if k.claimed != nil {
 		go k.claimed(ctx, v)
@@ -154,4 +159,14 @@ func (k *keeper) release(name string, v vip.VIP) {
 		k.log.Error("release failed", "vip", name, "error", err)
 	}
 	delete(k.held, name)
+	k.mu.Lock()
+	delete(k.failed, name)
+	k.mu.Unlock()
+}
+
+// failures are the VIPs that are leased but not in place, with the reason.
+func (k *keeper) failures() map[string]string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return maps.Clone(k.failed)
 }

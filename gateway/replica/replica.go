@@ -46,6 +46,7 @@ type Config struct {
 	Netfilter string
 	HTTP      string
 	StateDir  string
+	Reporter  Reporter // nil: nobody is told
 }
 
 // Replica is one gateway.
@@ -75,6 +76,7 @@ type Replica struct {
 	plan     gateway.Plan
 	problems []gateway.Problem
 	apply    host.Apply
+	outcome  outcome
 	before   gateway.Standing
 
 	movedTo chan vip.VIP
@@ -172,6 +174,9 @@ func (r *Replica) Run(ctx context.Context) error {
 	g.Go(func() error { return r.conflicts.run(ctx) })
 	g.Go(func() error { return r.forgetMoved(ctx) })
 	g.Go(func() error { return r.reloadKeys(ctx) })
+	if r.cfg.Reporter != nil {
+		g.Go(func() error { return r.cfg.Reporter.Run(ctx, r.sight) })
+	}
 	g.Go(func() error { return host.Serve(ctx, r.cfg.HTTP, r, r.metrics, r.log) })
 	return g.Wait()
 }
@@ -188,6 +193,9 @@ func (r *Replica) reconcile(ctx context.Context) error {
 	if err != nil {
 		r.apply.Errors++
 		r.apply.Error = err.Error()
+	}
+	r.outcome = outcome{done: true, plan: r.plan, problems: r.problems, err: r.apply.Error}
+	if err != nil {
 		return err
 	}
 	if !r.apply.Done {
@@ -210,6 +218,9 @@ func (r *Replica) applyView(ctx context.Context) error {
 	}
 	snap.Internal = append(slices.Clone(snap.Internal), r.cfg.Internal...)
 	plan, problems := gateway.Build(snap, known)
+	r.mu.Lock()
+	r.plan, r.problems = plan, problems
+	r.mu.Unlock()
 	table, err := snat.Table(r.cfg.SNAT, plan, ends)
 	if err != nil {
 		return err
@@ -218,10 +229,6 @@ func (r *Replica) applyView(ctx context.Context) error {
 	for _, m := range plan.Members {
 		nodeOf[m.Addr] = m.Node
 	}
-	r.mu.Lock()
-	r.plan, r.problems = plan, problems
-	r.mu.Unlock()
-
 	// One pod without a way must not keep the others from their rules.
 	if err := errors.Join(
 		r.tunnel.Apply(ctx, r.cfg.SNAT.Tunnel.Downward(r.cfg.NodeIP, nodeOf)),
