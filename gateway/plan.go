@@ -26,6 +26,8 @@ type PlannedRoute struct {
 	Generation   int64 // of the spec that is planned
 	VIP          netip.Addr
 	Destinations []Destination
+	FailOpen     bool // see Route
+	Exclusive    bool
 	Pods         int // selected pods, for status
 }
 

@@ -34,6 +34,11 @@ type Route struct {
 	NamespaceSelector Selector
 	PodSelector       *Selector // nil: pods opt in by annotation only
 	Destinations      []Destination
+	// FailOpen lets the first packets of pods that nobody knows yet go: failClosed is
+	// false. So named because what an older version saved must read as the default.
+	FailOpen bool
+	// Exclusive keeps everybody else's packets from the destinations.
+	Exclusive bool
 }
 
 // Destination is one address range of a route, less its exceptions, on certain ports.

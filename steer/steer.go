@@ -21,6 +21,12 @@ const (
 	Strayed = "strayed"
 	// Stranger packets came out of the tunnel's port from an address that is no node.
 	Stranger = "refused_stranger"
+	// Unknown packets came, for a route's destination, from a pod of this node that
+	// the agent does not know yet, or not any more.
+	Unknown = "held_unknown"
+	// NotSelected packets were for the destination of an exclusive route, from a pod
+	// that it does not select.
+	NotSelected = "refused_exclusive"
 )
 
 const (
@@ -30,8 +36,8 @@ const (
 )
 
 // Table is the agent's rule set for the plan. Remotes are the tunnel ends of the
-// plan's VIPs, each VIP having a slot.
-func Table(cfg tunnel.Config, plan gateway.Plan, ends []tunnel.Remote) (nf.Table, error) {
+// plan's VIPs, each VIP having a slot; h is what the node holds back.
+func Table(cfg tunnel.Config, plan gateway.Plan, h gateway.Hold, ends []tunnel.Remote) (nf.Table, error) {
 	vips := make([]netip.Addr, 0, len(ends))
 	var insides []netip.Addr
 	for _, r := range ends {
@@ -80,16 +86,19 @@ func Table(cfg tunnel.Config, plan gateway.Plan, ends []tunnel.Remote) (nf.Table
 		// NAT touches these, they would leave with the pod's address.
 		nf.Rule{Action: sending},
 	)
+	back := holdOf(plan, h)
+	classify.Rules = append(classify.Rules, back.rules...)
+	ways = append(ways, back.chains...)
 
 	tcp, udp := nf.Protocols{"tcp"}, nf.Protocols{"udp"}
 	return nf.Table{
 		Name: TableName,
-		Sets: []nf.Set{
+		Sets: append([]nf.Set{
 			{Name: peers, Addrs: plan.Peers},
 			{Name: remotes, Addrs: gateway.SortedAddrs(slices.Concat(insides, plan.Peers))},
-		},
-		Classifiers: []nf.Classifier{gateway.Classifier(classifier, plan, value)},
-		Counters:    []string{Strayed, Stranger},
+		}, back.sets...),
+		Classifiers: append([]nf.Classifier{gateway.Classifier(classifier, plan, value)}, back.classifiers...),
+		Counters:    []string{Strayed, Stranger, Unknown, NotSelected},
 		Chains: append([]nf.Chain{
 			{Name: "tunnel-in", Hook: nf.PreroutingRaw, Rules: []nf.Rule{
 				{Match: nf.Match{Protocol: udp, DstPort: cfg.Port, DstLocal: true, NotSrcSet: peers}, Count: Stranger, Action: nf.Drop{}},

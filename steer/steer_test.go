@@ -47,18 +47,37 @@ func plan() gateway.Plan {
 	}
 }
 
+func node() gateway.Hold {
+	return gateway.Hold{
+		Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("10.245.0.0/16")},
+		Known:  []netip.Addr{netip.MustParseAddr("10.244.1.10"), netip.MustParseAddr("10.244.1.11"), netip.MustParseAddr("10.244.1.12")},
+	}
+}
+
+// lenient is the plan with its first routes failing open, and one exclusive.
+func lenient(open, exclusive int) gateway.Plan {
+	p := plan()
+	for i := range p.Routes {
+		p.Routes[i].FailOpen, p.Routes[i].Exclusive = i < open, i == exclusive
+	}
+	return p
+}
+
 func TestTable(t *testing.T) {
 	a, b := netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("192.0.2.11")
 	for _, c := range []struct {
 		file string
 		plan gateway.Plan
+		hold gateway.Hold
 		ends []tunnel.Remote
 	}{
-		{"testdata/nothing.txt", gateway.Plan{}, nil},
-		{"testdata/two-vips.txt", plan(), []tunnel.Remote{{VIP: a, Inside: a}, {VIP: b, Inside: netip.MustParseAddr("10.0.0.10")}}},
-		{"testdata/a-vip-without-an-end.txt", plan(), []tunnel.Remote{{VIP: a, Inside: a}}},
+		{"testdata/nothing.txt", gateway.Plan{}, node(), nil},
+		{"testdata/two-vips.txt", plan(), node(), []tunnel.Remote{{VIP: a, Inside: a}, {VIP: b, Inside: netip.MustParseAddr("10.0.0.10")}}},
+		{"testdata/a-vip-without-an-end.txt", plan(), gateway.Hold{}, []tunnel.Remote{{VIP: a, Inside: a}}},
+		{"testdata/exclusive.txt", lenient(0, 1), node(), []tunnel.Remote{{VIP: a, Inside: a}, {VIP: b, Inside: b}}},
+		{"testdata/all-fail-open.txt", lenient(2, -1), node(), []tunnel.Remote{{VIP: a, Inside: a}, {VIP: b, Inside: b}}},
 	} {
-		table, err := Table(tunnel.DefaultConfig(), c.plan, c.ends)
+		table, err := Table(tunnel.DefaultConfig(), c.plan, c.hold, c.ends)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +96,7 @@ func TestTableRefusesMoreVIPsThanMarks(t *testing.T) {
 		v := netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})
 		ends = append(ends, tunnel.Remote{VIP: v, Inside: v})
 	}
-	if _, err := Table(cfg, gateway.Plan{}, ends); err == nil {
+	if _, err := Table(cfg, gateway.Plan{}, gateway.Hold{}, ends); err == nil {
 		t.Error("three VIPs fit a mask with room for two")
 	}
 }

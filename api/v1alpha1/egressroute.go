@@ -35,6 +35,8 @@ type EgressRouteList struct {
 }
 
 // EgressRouteSpec is what the route's author asks for.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.exclusive) || !self.exclusive || !has(self.failClosed) || self.failClosed",message="exclusive needs failClosed: a pod that its node does not know yet would reach the destinations all the same"
 type EgressRouteSpec struct {
 	// VIP is the floating IPv4 address that partners see. A gateway must be
 	// configured to hold it.
@@ -69,6 +71,25 @@ type EgressRouteSpec struct {
 	// +kubebuilder:validation:MaxItems=128
 	// +kubebuilder:validation:XValidation:rule="self.all(d, self.exists_one(e, e == d))",message="destinations must not repeat each other"
 	Destinations []Destination `json:"destinations"`
+
+	// FailClosed makes every node hold back what pods that its agent does not know
+	// yet send to the destinations, until the agent knows whether the route selects
+	// them: a pod's first packet can come before its agent has seen the pod. With
+	// false those packets leave as if there were no route. Where several routes take
+	// a packet, one that is failClosed is enough.
+	//
+	// +optional
+	// +default=true
+	FailClosed *bool `json:"failClosed,omitempty"`
+
+	// Exclusive keeps the destinations to the selected pods: what any other pod sends
+	// there is dropped on its node, unless another route that selects that pod takes
+	// the packet. Nodes themselves, and pods on the node's network, are not kept
+	// from anything.
+	//
+	// +optional
+	// +default=false
+	Exclusive bool `json:"exclusive,omitempty"`
 }
 
 // Destination is an address range, less its exceptions, on certain ports.

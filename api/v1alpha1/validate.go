@@ -35,6 +35,10 @@ func Validate(r *EgressRoute) field.ErrorList {
 	if r.Spec.PodSelector != nil {
 		errs = append(errs, validateSelector(spec.Child("podSelector"), r.Spec.PodSelector)...)
 	}
+	if r.Spec.Exclusive && r.Spec.FailClosed != nil && !*r.Spec.FailClosed {
+		errs = append(errs, field.Invalid(spec.Child("exclusive"), true,
+			"exclusive needs failClosed: a pod that its node does not know yet would reach the destinations all the same: remove failClosed: false"))
+	}
 	return append(errs, validateDestinations(spec.Child("destinations"), r.Spec.Destinations)...)
 }
 

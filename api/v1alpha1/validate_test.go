@@ -9,6 +9,7 @@ type validationCase struct {
 	name string
 	// The fields of the spec; "" takes the valid one, "-" leaves the field out.
 	vip, namespaces, pods, destinations string
+	failClosed, exclusive               string // left out by default
 	wrong                               string // part of our message, "" for a valid route
 	// The CRD cannot judge label syntax: a LabelSelector's strings have no bounds,
 	// and a rule over them exceeds the cost budget by a factor of 100.
@@ -23,6 +24,8 @@ func (c validationCase) manifest() string {
 		{"namespaceSelector", c.namespaces, "{matchLabels: {team: checkout}}"},
 		{"podSelector", c.pods, "-"},
 		{"destinations", c.destinations, "[{cidr: 203.0.113.0/24}]"},
+		{"failClosed", c.failClosed, "-"},
+		{"exclusive", c.exclusive, "-"},
 	} {
 		value := f.value
 		if value == "" {
@@ -57,6 +60,11 @@ func validationCases() []validationCase {
 		{name: "most destinations", destinations: many(128, "{cidr: 10.%d.%d.0/24}")},
 
 		{name: "largest route", destinations: largest(), namespaces: "{matchExpressions: [{key: team, operator: In, values: " + many(256, "v%d.%d") + "}]}"},
+
+		{name: "fail open", failClosed: "false", exclusive: "false"},
+		{name: "exclusive", exclusive: "true"},
+		{name: "exclusive and fail closed", failClosed: "true", exclusive: "true"},
+		{name: "exclusive and fail open", failClosed: "false", exclusive: "true", wrong: "remove failClosed: false"},
 
 		{name: "no vip", vip: "-", wrong: "spec.vip: Required"},
 		{name: "empty vip", vip: `""`, wrong: "spec.vip: Required"},

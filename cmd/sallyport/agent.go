@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport/sallyport/gateway/node"
@@ -8,6 +10,7 @@ import (
 
 func agentCommand() *cobra.Command {
 	var c common
+	var podRanges []string
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Steer the traffic of this node's selected pods to the VIPs",
@@ -23,12 +26,13 @@ Needs root or NET_ADMIN and NET_RAW. When it stops its rules stay; "sallyport cl
 				return err
 			}
 			r, err := c.resolve(log)
-			if err != nil {
+			ranges, rangesErr := prefixes("--pod-cidr", podRanges)
+			if err := errors.Join(err, rangesErr); err != nil {
 				return err
 			}
 			agent, err := node.New(cmd.Context(), node.Config{
 				Version: version(), NodeName: c.nodeName, NodeIP: r.nodeIP, VIPs: r.vips, Tunnel: r.tunnel,
-				Internal: r.internal, Netfilter: c.netfilter, HTTP: c.http, StateDir: c.stateDir,
+				Internal: r.internal, PodRanges: ranges, Netfilter: c.netfilter, HTTP: c.http, StateDir: c.stateDir,
 			}, r.source, log)
 			if err != nil {
 				return err
@@ -38,5 +42,7 @@ Needs root or NET_ADMIN and NET_RAW. When it stops its rules stay; "sallyport cl
 	}
 	c.register(cmd.Flags(), "127.0.0.1:9872",
 		"VIP with an inside address, as the gateways have it: ADDR,via=INSIDE (repeatable; others need no flag)")
+	cmd.Flags().StringSliceVar(&podRanges, "pod-cidr", nil,
+		"ranges that this node's pods send from, separated by commas; default: the podCIDRs of its Node object")
 	return cmd
 }

@@ -130,13 +130,8 @@ func (c *common) resolve(log *slog.Logger) (resolved, error) {
 			fail("--vip %s: IPv6 is not there yet, give an IPv4 address", v)
 		}
 	}
-	for _, text := range c.internal {
-		p, err := netip.ParsePrefix(text)
-		if err != nil || p != p.Masked() {
-			fail("--internal-cidr %s: give a range such as 10.96.0.0/12", text)
-			continue
-		}
-		r.internal = append(r.internal, p)
+	if r.internal, err = prefixes("--internal-cidr", c.internal); err != nil {
+		errs = append(errs, err)
 	}
 	path, ok := strings.CutPrefix(c.source, "dir:")
 	switch {
@@ -163,6 +158,20 @@ func (c *common) resolve(log *slog.Logger) (resolved, error) {
 		}
 	}
 	return r, errors.Join(errs...)
+}
+
+func prefixes(flag string, texts []string) ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	var errs []error
+	for _, text := range texts {
+		p, err := netip.ParsePrefix(text)
+		if err != nil || p != p.Masked() {
+			errs = append(errs, fmt.Errorf("%s %s: give a range such as 10.96.0.0/12", flag, text))
+			continue
+		}
+		all = append(all, p)
+	}
+	return all, errors.Join(errs...)
 }
 
 // portRange reads "30000-32767"; "none" is no range.

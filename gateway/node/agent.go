@@ -35,7 +35,9 @@ type Config struct {
 	// from the routes.
 	VIPs []vip.VIP
 	// Internal are ranges that no route takes, besides those of nodes, pods and VIPs.
-	Internal  []netip.Prefix
+	Internal []netip.Prefix
+	// PodRanges that pods of this node send from; none: those of the Node object.
+	PodRanges []netip.Prefix
 	Tunnel    tunnel.Config
 	Netfilter string // host.Auto, host.NFTables or host.IPTables
 	HTTP      string // address of the HTTP endpoint
@@ -47,7 +49,7 @@ type Config struct {
 type Teller interface {
 	// Tell returns at once.
 	Tell(events []report.Event)
-	Run(ctx context.Context) error
+	Run(ctx context.Context)
 }
 
 // Agent is one node's agent.
@@ -104,7 +106,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.told = a.toldBefore()
 	g, ctx := errgroup.WithContext(ctx)
 	if a.cfg.Teller != nil {
-		g.Go(func() error { return a.cfg.Teller.Run(ctx) })
+		g.Go(func() error {
+			a.cfg.Teller.Run(ctx)
+			return nil
+		})
 	}
 	g.Go(func() error { return a.view.Run(ctx) })
 	g.Go(func() error { return a.loop.Run(ctx) })
@@ -136,7 +141,9 @@ func (a *Agent) applyView(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	table, err := steer.Table(a.cfg.Tunnel, plan, ends)
+	hold, more := gateway.NewHold(snap, a.cfg.NodeName, local.Pods, a.cfg.PodRanges)
+	problems = gateway.SortProblems(append(problems, more...))
+	table, err := steer.Table(a.cfg.Tunnel, plan, hold, ends)
 	if err != nil {
 		return err
 	}

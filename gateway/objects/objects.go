@@ -23,6 +23,8 @@ func Route(r *v1alpha1.EgressRoute) (gateway.Route, field.ErrorList) {
 		Name: r.Name, Generation: r.Generation, Created: r.CreationTimestamp.Time.UTC(),
 		VIP:               netip.MustParseAddr(r.Spec.VIP),
 		NamespaceSelector: selector(r.Spec.NamespaceSelector),
+		FailOpen:          r.Spec.FailClosed != nil && !*r.Spec.FailClosed,
+		Exclusive:         r.Spec.Exclusive,
 	}
 	if r.CreationTimestamp.IsZero() {
 		route.Created = r.CreationTimestamp.Time

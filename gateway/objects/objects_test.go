@@ -47,6 +47,13 @@ spec:
 	if _, errs := Route(&v1alpha1.EgressRoute{}); len(errs) == 0 {
 		t.Error("an invalid route is taken")
 	}
+	for flags, want := range map[string]string{
+		"": "false false", ", failClosed: true": "false false", ", failClosed: false": "true false", ", exclusive: true": "false true",
+	} {
+		r, errs := Route(read[v1alpha1.EgressRoute](t, "spec: {vip: 192.0.2.10, namespaceSelector: {}, destinations: [{cidr: 203.0.113.0/24}]"+flags+"}"))
+		check(t, "errors", errs, "[]")
+		check(t, "fail open and exclusive with"+flags, fmt.Sprint(r.FailOpen, r.Exclusive), want)
+	}
 	undated, _ := Route(read[v1alpha1.EgressRoute](t, "spec: {vip: 192.0.2.10, namespaceSelector: {}, destinations: [{cidr: 203.0.113.0/24}]}"))
 	if !undated.Created.IsZero() || undated.PodSelector != nil {
 		t.Errorf("undated: %+v", undated)

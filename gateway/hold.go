@@ -1,0 +1,93 @@
+package gateway
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/sallyport/sallyport/netfilter"
+)
+
+// Hold is whose packets to the routes' destinations a node holds back: what comes
+// from the ranges of its pods and from no pod that is known.
+type Hold struct {
+	Ranges []netip.Prefix // sorted, none inside another
+	Known  []netip.Addr   // sorted
+}
+
+// NewHold is that of one node; pods are those on it. Ranges that are given replace
+// those of the Node object. A pod outside every range is a Problem: what another pod
+// sends from there before it is known is not held back.
+func NewHold(s Snapshot, node string, pods []Pod, ranges []netip.Prefix) (Hold, []Problem) {
+	var found problems
+	if len(ranges) == 0 {
+		for _, n := range s.Nodes {
+			if n.Name == node {
+				ranges = n.PodCIDRs
+			}
+		}
+	}
+	var h Hold
+	for _, r := range ranges {
+		h.Ranges = append(h.Ranges, r.Masked())
+	}
+	h.Ranges = tidy(h.Ranges)
+	for addr := range StandingOf(pods) {
+		h.Known = append(h.Known, addr)
+	}
+	h.Known = SortedAddrs(h.Known)
+	if slices.ContainsFunc(s.Routes, func(r Route) bool { return !r.FailOpen }) {
+		h.report(node, &found)
+	}
+	return h, found
+}
+
+func (h Hold) report(node string, found *problems) {
+	outside := slices.DeleteFunc(slices.Clone(h.Known), func(a netip.Addr) bool {
+		return slices.ContainsFunc(h.Ranges, func(r netip.Prefix) bool { return r.Contains(a) })
+	})
+	switch {
+	case len(h.Ranges) == 0 && len(h.Known) == 0:
+	case len(h.Ranges) == 0:
+		found.add(nodeObject(node), "spec.podCIDRs", Misconfigured,
+			"the node has no pod range, so the first packets of new pods cannot be held back until the pods are known: give the agent --pod-cidr, or the Node its podCIDRs")
+	case len(outside) > 0:
+		var ranges []string
+		for _, r := range h.Ranges {
+			ranges = append(ranges, r.String())
+		}
+		found.add(nodeObject(node), "spec.podCIDRs", Misconfigured,
+			"%s lies outside the node's pod range %s, so the first packets of new pods there cannot be held back: give the agent --pod-cidr with all ranges that pods of this node have",
+			some(outside), strings.Join(ranges, ","))
+	}
+}
+
+// some of the pods' addresses, for a message.
+func some(addrs []netip.Addr) string {
+	if len(addrs) == 1 {
+		return fmt.Sprintf("pod address %s", addrs[0])
+	}
+	return fmt.Sprintf("pod address %s (with %d others)", addrs[0], len(addrs)-1)
+}
+
+// Held finds the packets that must wait until their pod is known: any to a
+// destination of a route that fails closed.
+func Held(name string, plan Plan, value uint32) netfilter.Classifier {
+	return everybody(name, plan, value, func(r PlannedRoute) bool { return !r.FailOpen })
+}
+
+// Exclusive finds the packets that only a route of the pod's own may take.
+func Exclusive(name string, plan Plan, value uint32) netfilter.Classifier {
+	return everybody(name, plan, value, func(r PlannedRoute) bool { return r.Exclusive })
+}
+
+func everybody(name string, plan Plan, value uint32, applies func(PlannedRoute) bool) netfilter.Classifier {
+	c := netfilter.Classifier{Name: name}
+	for _, r := range plan.Routes {
+		if applies(r) {
+			c.Others = append(c.Others, targetsOf(r, value)...)
+		}
+	}
+	return c
+}
