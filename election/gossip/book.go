@@ -26,8 +26,8 @@ type book struct {
 type peer struct {
 	addr    netip.AddrPort
 	name    string        // "" until heard of
-	join    bool          // a Join address: never forgotten
-	host    string        // the Join host name it was resolved from
+	join    bool          // a Join address
+	host    string        // the Join host name, or peers, that it comes from now
 	alive   bool          // memberlist's opinion
 	missing time.Time     // since when not alive
 	heard   time.Time     // last message or answered probe
@@ -41,8 +41,11 @@ func newBook(self string, addr netip.AddrPort) book {
 	return book{self: self, addr: addr, peers: map[netip.AddrPort]*peer{}, byName: map[string]*peer{}}
 }
 
-// addJoin enters a configured address.
-func (b *book) addJoin(addr netip.AddrPort, now time.Time) *peer {
+// wanted says that a member is meant to be there: it is never forgotten.
+func (p *peer) wanted() bool { return p.join || p.host != "" }
+
+// enter gives the peer at an address; nil for this member itself.
+func (b *book) enter(addr netip.AddrPort, now time.Time) *peer {
 	if addr == b.addr {
 		return nil
 	}
@@ -51,19 +54,25 @@ func (b *book) addJoin(addr netip.AddrPort, now time.Time) *peer {
 		p = &peer{addr: addr, missing: now}
 		b.peers[addr] = p
 	}
-	p.join = true
 	return p
 }
 
-// resolved replaces the addresses of a Join host name.
+// addJoin enters a configured address.
+func (b *book) addJoin(addr netip.AddrPort, now time.Time) {
+	if p := b.enter(addr, now); p != nil {
+		p.join = true
+	}
+}
+
+// resolved replaces the addresses of a Join host name, or the peers.
 func (b *book) resolved(host string, addrs []netip.AddrPort, now time.Time) {
 	for _, p := range b.peers {
 		if p.host == host && !slices.Contains(addrs, p.addr) {
-			p.host, p.join = "", false
+			p.host = ""
 		}
 	}
 	for _, a := range addrs {
-		if p := b.addJoin(a, now); p != nil {
+		if p := b.enter(a, now); p != nil {
 			p.host = host
 		}
 	}
@@ -91,7 +100,7 @@ func (b *book) learn(name string, addr netip.AddrPort, now time.Time) *peer {
 	if old := b.byName[name]; old != nil && old != p {
 		// It stays while memberlist still thinks it alive there.
 		old.name = ""
-		if !old.join && !old.alive {
+		if !old.wanted() && !old.alive {
 			delete(b.peers, old.addr)
 		}
 	}
@@ -132,7 +141,7 @@ func (b *book) isAlive(addr netip.AddrPort) bool {
 func (b *book) forget(now time.Time) {
 	for addr, p := range b.peers {
 		gone := p.name == "" || now.Sub(p.heard) > forgetAfter || !p.left.IsZero() && now.Sub(p.left) > leftFor
-		if p.join || p.alive || !gone {
+		if p.wanted() || p.alive || !gone {
 			continue
 		}
 		delete(b.peers, addr)

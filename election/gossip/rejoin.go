@@ -170,6 +170,19 @@ func (g *Gossip) enter(host string, port uint16, ips []netip.Addr, err error) {
 	g.book.resolved(host, addrs, now)
 }
 
+// peers stands in a book for the host name that SetPeers' addresses come from.
+const peers = "(peers)"
+
+// SetPeers replaces the members to find besides those of Join, each at Bind's port.
+// It may contain this member itself, and may be called before Run.
+func (g *Gossip) SetPeers(addrs []netip.Addr) {
+	g.enter(peers, g.cfg.Bind.Port(), addrs, nil)
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+}
+
 // tellProblems logs which problems came and which ceased.
 func (g *Gossip) tellProblems(told map[Problem]bool) {
 	now := map[Problem]bool{}
