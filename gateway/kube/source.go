@@ -117,8 +117,9 @@ func (s *Source) changed() {
 	}
 }
 
-// nobody is the key of the trouble that there are no nodes.
-const nobody = "no nodes"
+// nobody is the resource of the trouble that there is none at all of something there
+// must be.
+const nobody = "nobody"
 
 // view is all tables together; false as long as they are not to be believed.
 func (s *Source) view() (gateway.Snapshot, bool) {

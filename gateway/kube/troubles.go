@@ -47,7 +47,7 @@ func (t *troubles) note(resource string, p gateway.Problem) {
 	}
 	t.now[resource] = p
 	if !said {
-		t.log.Error("the API server does not give the view", "object", p.Object, "message", p.Message)
+		t.log.Error("the API server does not give all that is needed", "object", p.Object, "message", p.Message)
 	}
 }
 
@@ -65,7 +65,7 @@ func (t *troubles) over(resource string) {
 			return
 		}
 	}
-	t.log.Info("the API server gives the view again", "object", p.Object)
+	t.log.Info("the API server gives it again", "object", p.Object)
 }
 
 func (t *troubles) problems() []gateway.Problem {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"os"
-	"path/filepath"
 
 	"github.com/sallyport/sallyport/gateway"
 )
@@ -29,27 +28,7 @@ func Save(file string, s gateway.Snapshot) error {
 	if err != nil {
 		return fmt.Errorf("encode the view: %w", err)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*")
-	if err != nil {
-		return fmt.Errorf("save the view: %w", err)
-	}
-	defer os.Remove(tmp.Name()) // gone already when all went well
-	_, err = fmt.Fprintf(tmp, header, version, crc32.Checksum(body, castagnoli))
-	if err == nil {
-		_, err = tmp.Write(body)
-	}
-	if err == nil {
-		// Without it a power cut may leave the new name with no contents (rename(2)
-		// orders names, not data).
-		err = tmp.Sync()
-	}
-	if err = errors.Join(err, tmp.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", tmp.Name(), err)
-	}
-	if err := os.Rename(tmp.Name(), file); err != nil {
-		return fmt.Errorf("save the view: %w", err)
-	}
-	return nil
+	return Replace(file, fmt.Appendf(nil, header, version, crc32.Checksum(body, castagnoli)), body)
 }
 
 // Restore reads a view that Save wrote. The error says why it cannot be used; it
