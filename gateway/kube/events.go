@@ -109,20 +109,20 @@ func (e *Events) event(event report.Event, occasion string, now metav1.MicroTime
 }
 
 // Run tells until the context ends; what is not told by then never is.
-func (e *Events) Run(ctx context.Context) error {
+func (e *Events) Run(ctx context.Context) {
 	pause := eventPause
 	for {
 		event, ok := e.first()
 		if !ok {
 			select {
 			case <-ctx.Done():
-				return nil
+				return
 			case <-e.wake:
 			}
 			continue
 		}
 		if e.budget.Wait(ctx) != nil {
-			return nil
+			return
 		}
 		err := e.post(ctx, event)
 		if err == nil {
@@ -133,7 +133,7 @@ func (e *Events) Run(ctx context.Context) error {
 		e.log.Warn("events are not told, will be retried", "retry_in_ms", pause.Milliseconds(), "error", err)
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-time.After(pause):
 		}
 		pause = min(2*pause, eventPauseMost)

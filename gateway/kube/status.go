@@ -9,11 +9,13 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/flowcontrol"
 
@@ -45,10 +47,11 @@ const (
 // the VIP meanwhile, or that comes late, is refused by the API server and decides
 // anew. (Server-side apply would not refuse it: all replicas are one field manager.)
 type Status struct {
-	client rest.Interface
-	routes func() []*v1alpha1.EgressRoute
-	events *Events
-	log    *slog.Logger
+	client   rest.Interface
+	routes   *table[*v1alpha1.EgressRoute]
+	troubles *troubles
+	events   *Events
+	log      *slog.Logger
 
 	changes, counts flowcontrol.RateLimiter
 	rests           map[types.UID]time.Time // routes not to be written before
@@ -56,24 +59,35 @@ type Status struct {
 	pause           time.Duration
 }
 
-// NewStatus starts nothing. The routes are those of the watch, which are not changed.
-func NewStatus(c *Client, routes func() []*v1alpha1.EgressRoute, events *Events, log *slog.Logger) *Status {
+// NewStatus starts nothing; Run also runs the events.
+func NewStatus(c *Client, events *Events, log *slog.Logger) *Status {
 	return &Status{
-		client: c.Routes(), routes: routes, events: events, log: log,
+		client: c.Routes(), events: events, log: log, troubles: newTroubles(c.config.Host, log),
+		routes: newTable(v1alpha1.Kind, func() {}, func(obj any) (*v1alpha1.EgressRoute, field.ErrorList) {
+			r := obj.(*v1alpha1.EgressRoute)
+			r.ManagedFields = nil // often the larger part
+			return r, nil
+		}),
 		changes: flowcontrol.NewTokenBucketRateLimiter(statusChanges, statusChanges),
 		counts:  flowcontrol.NewTokenBucketRateLimiter(statusCounts, statusCounts),
 		rests:   map[types.UID]time.Time{}, written: map[types.UID]time.Time{}, pause: statusPause,
 	}
 }
 
-// Run writes until the context ends.
-func (s *Status) Run(ctx context.Context, sight func() report.Sight) error {
+// Run writes and tells until the context ends.
+func (s *Status) Run(ctx context.Context, sight func() report.Sight) {
+	var others sync.WaitGroup
+	defer others.Wait()
+	others.Go(func() {
+		follow(ctx, resource{client: s.client, plural: v1alpha1.Plural, example: &v1alpha1.EgressRoute{}}, s.routes, s.troubles)
+	})
+	others.Go(func() { s.events.Run(ctx) })
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-timer.C:
 		}
 		wait := statusEvery
@@ -91,10 +105,14 @@ func (s *Status) Run(ctx context.Context, sight func() report.Sight) error {
 // round writes what differs: transitions first, then the counts that waited longest.
 // The error is one that all routes would meet.
 func (s *Status) round(ctx context.Context, sight func() report.Sight) error {
+	all, _, read := s.routes.values()
+	if !read {
+		return nil
+	}
 	now := time.Now()
 	objects, seen := map[string]*v1alpha1.EgressRoute{}, map[types.UID]bool{}
 	var routes []report.Route
-	for _, r := range s.routes() {
+	for _, r := range all {
 		seen[r.UID] = true
 		if now.Before(s.rests[r.UID]) {
 			continue
@@ -111,10 +129,10 @@ func (s *Status) round(ctx context.Context, sight func() report.Sight) error {
 	}
 	changes := report.Changes(sight(), routes, now.UTC().Truncate(time.Second))
 	slices.SortStableFunc(changes, func(a, b report.Change) int {
-		if a.Count != b.Count {
-			if b.Count {
-				return -1
-			}
+		switch {
+		case b.Count && !a.Count:
+			return -1
+		case a.Count && !b.Count:
 			return 1
 		}
 		return s.written[types.UID(a.Route.UID)].Compare(s.written[types.UID(b.Route.UID)])

@@ -175,7 +175,10 @@ func (r *Replica) Run(ctx context.Context) error {
 	g.Go(func() error { return r.forgetMoved(ctx) })
 	g.Go(func() error { return r.reloadKeys(ctx) })
 	if r.cfg.Reporter != nil {
-		g.Go(func() error { return r.cfg.Reporter.Run(ctx, r.sight) })
+		g.Go(func() error {
+			r.cfg.Reporter.Run(ctx, r.sight)
+			return nil
+		})
 	}
 	g.Go(func() error { return host.Serve(ctx, r.cfg.HTTP, r, r.metrics, r.log) })
 	return g.Wait()

@@ -15,7 +15,7 @@ import (
 // Reporter tells people what the replica sees, whenever it likes to look, and
 // whether it succeeds or not. It returns when its context ends.
 type Reporter interface {
-	Run(ctx context.Context, sight func() report.Sight) error
+	Run(ctx context.Context, sight func() report.Sight)
 }
 
 // outcome is the last view that was brought to the kernel, or failed to be.
