@@ -10,7 +10,8 @@ import (
 
 // Status is what GET /status gives and `sallyport status` prints.
 type Status struct {
-	Program   string    `json:"program"` // "gateway" or "agent"
+	Program   string    `json:"program"`        // "gateway" or "agent"
+	Name      string    `json:"name,omitempty"` // a gateway's, as VIP.Holder and VIP.Voters have it
 	Node      string    `json:"node"`
 	Version   string    `json:"version"`
 	Started   time.Time `json:"started"`

@@ -33,10 +33,7 @@ type electorate struct {
 	log       *slog.Logger
 	vips      map[string]vip.VIP
 	standing  <-chan standing // changes of what this replica may stand for
-	// seats are the addresses of all members where they are known, nil otherwise.
-	// Votes of anybody else do not count: more voters than --replicas could elect
-	// two holders.
-	seats map[netip.Addr]bool
+	electors  electors
 	// lost is told of every VIP that another member has taken.
 	lost func(v vip.VIP)
 
@@ -66,7 +63,7 @@ func (e *electorate) run(ctx context.Context) error {
 			e.do(func(now time.Duration) election.Ready { return e.machine.Tick(now) })
 		case m := <-e.messenger.Messages():
 			message, err := wire.Decode(m.Payload)
-			if e.seats != nil && !e.seats[m.Addr.Addr()] {
+			if !e.electors.has(m) {
 				e.uninvited(m)
 				continue
 			}
@@ -157,14 +154,14 @@ func (e *electorate) holds(addr netip.Addr) bool {
 	return false
 }
 
-// uninvited notes a member that has no seat.
+// uninvited notes a member that has no vote.
 func (e *electorate) uninvited(m gossip.Message) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.strangers[m.From+" at "+m.Addr.String()] = time.Now()
 }
 
-// strangerFor is how long a member without a seat is named after it was last heard.
+// strangerFor is how long a member without a vote is named after it was last heard.
 const strangerFor = 10 * time.Second
 
 func (e *electorate) problems() []string {
@@ -177,7 +174,7 @@ func (e *electorate) problems() []string {
 			continue
 		}
 		problems = append(problems, fmt.Sprintf(
-			"gateway %s is not in --join and has no vote: list all --replicas gateways in --join, the same on each, or stop it", name))
+			"gateway %s is not in %s and has no vote: list all --replicas gateways in %[2]s, the same on each, or stop it", name, e.electors.flag()))
 	}
 	return problems
 }

@@ -33,14 +33,17 @@ import (
 // Config of a gateway replica.
 type Config struct {
 	Version  string
-	NodeName string     // also the name in the gossip
+	NodeName string     // as in the Node object
 	NodeIP   netip.Addr // the node's tunnel end
 	VIPs     []vip.VIP
 	Replicas int // how many gateways there are meant to be, the same on all of them
-	Timing   string
-	Gossip   gossip.Config
-	KeyFile  string // read again every few seconds: keys are changed while running
-	SNAT     snat.Config
+	// Members names all gateways where that is known: then nobody else has a vote.
+	Members []string
+	Timing  string
+	Gossip  gossip.Config
+	Peers   Peers  // where the gossip's other members are found besides its Join; nil: nowhere
+	KeyFile string // read again every few seconds: keys are changed while running
+	SNAT    snat.Config
 	// Internal are ranges that no route takes, besides those of nodes, pods and VIPs.
 	Internal  []netip.Prefix
 	Netfilter string
@@ -49,11 +52,19 @@ type Config struct {
 	Reporter  Reporter // nil: nobody is told
 }
 
+// Peers finds the hosts of all gateways.
+type Peers interface {
+	Run(ctx context.Context, set func([]netip.Addr)) error
+	// Problems are why they are not found now.
+	Problems() []gateway.Problem
+}
+
 // Replica is one gateway.
 type Replica struct {
 	cfg      Config
 	log      *slog.Logger
 	metrics  *host.Metrics
+	applied  *host.Applied
 	started  time.Time
 	priority string
 	lease    time.Duration
@@ -75,7 +86,6 @@ type Replica struct {
 	mu       sync.Mutex
 	plan     gateway.Plan
 	problems []gateway.Problem
-	apply    host.Apply
 	outcome  outcome
 	before   gateway.Standing
 
@@ -91,7 +101,8 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 	if cfg.Replicas%2 == 0 {
 		log.Warn(evenReplicas(cfg.Replicas))
 	}
-	r := &Replica{cfg: cfg, log: log, metrics: host.NewMetrics(), started: time.Now(), lease: timing.Lease, movedTo: make(chan vip.VIP, 64)}
+	metrics := host.NewMetrics()
+	r := &Replica{cfg: cfg, log: log, metrics: metrics, applied: host.NewApplied(metrics), started: time.Now(), lease: timing.Lease, movedTo: make(chan vip.VIP, 64)}
 	var err error
 	if r.filter, err = host.OpenFilter(ctx, cfg.Netfilter, snat.TableName, log); err != nil {
 		return nil, err
@@ -117,13 +128,13 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 	for _, v := range cfg.VIPs {
 		names = append(names, v.Addr.String())
 	}
-	seats, err := cfg.seats()
+	electors, err := cfg.electors()
 	if err != nil {
 		return nil, err
 	}
 	seed := incarnation()
 	machine, err := election.New(election.Config{
-		ID: cfg.NodeName, Incarnation: seed, Seed: seed, Replicas: cfg.Replicas, Timing: timing, VIPs: names,
+		ID: cfg.Gossip.Name, Incarnation: seed, Seed: seed, Replicas: cfg.Replicas, Voters: electors.names, Timing: timing, VIPs: names,
 	}, boottime.Now())
 	if err != nil {
 		return nil, err
@@ -132,7 +143,7 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 	r.electorate = &electorate{
 		messenger: r.gossip, keeper: r.keeper, now: boottime.Now, log: log, vips: r.watch.vips(),
 		standing: r.watch.changes, machine: machine, transitions: map[string]map[string]uint64{},
-		id: cfg.NodeName, seats: seats, lost: r.moved, strangers: map[string]time.Time{},
+		id: cfg.Gossip.Name, electors: electors, lost: r.moved, strangers: map[string]time.Time{},
 	}
 	r.conflicts = &conflicts{host: r.host, vips: r.watch.holdable(), holds: r.electorate.holds, log: log, seen: map[string]layer2.Conflict{}}
 	r.keeper.claimed = r.conflicts.probe
@@ -163,6 +174,9 @@ func (r *Replica) Run(ctx context.Context) error {
 	after, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	g.Go(func() error { return r.gossip.Run(after) })
+	if r.cfg.Peers != nil {
+		g.Go(func() error { return r.cfg.Peers.Run(ctx, r.gossip.SetPeers) })
+	}
 	g.Go(func() error { return r.keeper.run(after) })
 	g.Go(func() error {
 		defer end()
@@ -185,27 +199,16 @@ func (r *Replica) Run(ctx context.Context) error {
 }
 
 func (r *Replica) reconcile(ctx context.Context) error {
-	begin := time.Now()
-	err := r.applyView(ctx)
-	took := time.Since(begin)
-	r.metrics.Applied(took, err)
-
+	first, err := r.applied.Run(ctx, r.applyView)
+	last := r.applied.Last()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.apply.At, r.apply.Seconds, r.apply.Error = begin, took.Seconds(), ""
-	if err != nil {
-		r.apply.Errors++
-		r.apply.Error = err.Error()
+	r.outcome = outcome{done: true, plan: r.plan, problems: r.problems, err: last.Error}
+	if first {
+		r.log.Info("translation is in place", "pods", len(r.plan.Pods), "routes", len(r.plan.Routes), "netfilter", r.filter.Name,
+			"took_ms", int64(last.Seconds*1000))
 	}
-	r.outcome = outcome{done: true, plan: r.plan, problems: r.problems, err: r.apply.Error}
-	if err != nil {
-		return err
-	}
-	if !r.apply.Done {
-		r.log.Info("translation is in place", "pods", len(r.plan.Pods), "routes", len(r.plan.Routes), "netfilter", r.filter.Name, "took_ms", took.Milliseconds())
-	}
-	r.apply.Done = true
-	return nil
+	return err
 }
 
 func (r *Replica) applyView(ctx context.Context) error {
@@ -270,31 +273,6 @@ func (r *Replica) reloadKeys(ctx context.Context) error {
 		}
 		last = keys
 	}
-}
-
-// seats are the members' addresses where --join, with this member's own, gives all
-// of them as addresses.
-func (c Config) seats() (map[netip.Addr]bool, error) {
-	seats := map[netip.Addr]bool{c.NodeIP: true}
-	for _, j := range c.Gossip.Join {
-		addr, err := netip.ParseAddr(j)
-		if err != nil {
-			withPort, err := netip.ParseAddrPort(j)
-			if err != nil {
-				return nil, nil // a host name: who it is may change
-			}
-			addr = withPort.Addr()
-		}
-		seats[addr] = true
-	}
-	if len(seats) < c.Replicas {
-		return nil, nil
-	}
-	if len(seats) > c.Replicas {
-		return nil, fmt.Errorf("--join and --node-ip %s are %d gateways where --replicas says %d: a quorum of %d could then be had twice; make them agree",
-			c.NodeIP, len(seats), c.Replicas, c.Replicas/2+1)
-	}
-	return seats, nil
 }
 
 // evenReplicas is what an even number of replicas means.

@@ -2,7 +2,6 @@ package replica
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -24,9 +23,9 @@ const Fenced = "fenced"
 func (r *Replica) Status(ctx context.Context) host.Status {
 	r.mu.Lock()
 	s := host.Status{
-		Program: "gateway", Node: r.cfg.NodeName, Version: r.cfg.Version, Started: r.started,
+		Program: "gateway", Name: r.cfg.Gossip.Name, Node: r.cfg.NodeName, Version: r.cfg.Version, Started: r.started,
 		Netfilter: r.filter.Name, Priority: r.priority, Timing: r.cfg.Timing, Live: r.view.Live(),
-		Apply: r.apply, Problems: slices.Clone(r.problems), Dropped: map[string]netfilter.Counts{},
+		Apply: r.applied.Last(), Problems: slices.Concat(r.problems, r.view.Problems()), Dropped: map[string]netfilter.Counts{},
 	}
 	plan := r.plan
 	r.mu.Unlock()
@@ -68,6 +67,9 @@ func (r *Replica) Status(ctx context.Context) host.Status {
 		}
 		s.VIPs = append(s.VIPs, out)
 	}
+	if r.cfg.Peers != nil {
+		s.Problems = append(s.Problems, r.cfg.Peers.Problems()...)
+	}
 	s.Problems = append(s.Problems, r.filter.Problems()...)
 	s.Problems = append(s.Problems, r.tunnel.Check()...)
 	s.Problems = append(s.Problems, r.watch.problems()...)
@@ -100,14 +102,8 @@ func (r *Replica) Healthy() error {
 // Ready implements host.Program: rules are in the kernel, and the replicas agree on
 // who holds what.
 func (r *Replica) Ready() error {
-	r.mu.Lock()
-	apply := r.apply
-	r.mu.Unlock()
-	switch {
-	case apply.Error != "":
-		return errors.New(apply.Error)
-	case !apply.Done:
-		return errors.New("no view has been applied yet: the source gave none")
+	if err := r.applied.Ready(); err != nil {
+		return err
 	}
 	states, _, _ := r.electorate.status()
 	for _, s := range states {
