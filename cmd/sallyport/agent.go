@@ -25,7 +25,7 @@ Needs root or NET_ADMIN and NET_RAW. When it stops its rules stay; "sallyport cl
 			if err != nil {
 				return err
 			}
-			r, err := c.resolve(log)
+			r, err := c.resolve("agent", c.nodeName, log)
 			ranges, rangesErr := prefixes("--pod-cidr", podRanges)
 			if err := errors.Join(err, rangesErr); err != nil {
 				return err

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/sallyport/sallyport/gateway/host"
+	"github.com/sallyport/sallyport/gateway/kube"
 	"github.com/sallyport/sallyport/gateway/manifest"
 	nf "github.com/sallyport/sallyport/netfilter"
 	"github.com/sallyport/sallyport/tunnel"
@@ -66,6 +67,8 @@ type common struct {
 	nodeName, nodeIP string
 	vips             []string
 	source           string
+	kubeconfig       string
+	cluster          *kube.Client // once something needs it
 	http             string
 	stateDir         string
 	netfilter        string
@@ -84,7 +87,8 @@ func (c *common) register(f *pflag.FlagSet, http, vipUsage string) {
 	f.StringVar(&c.nodeName, "node-name", hostname, "name of this node, as in its Node object")
 	f.StringVar(&c.nodeIP, "node-ip", "", "address of this node that the tunnel and the gossip use")
 	f.StringArrayVar(&c.vips, "vip", nil, vipUsage)
-	f.StringVar(&c.source, "source", "", "where routes, pods, namespaces and nodes come from: dir:PATH, a folder of YAML files")
+	f.StringVar(&c.source, "source", "", "where routes, pods, namespaces and nodes come from: kube, the API server, or dir:PATH, a folder of YAML files")
+	f.StringVar(&c.kubeconfig, "kubeconfig", "", "file that says how to reach the API server; without it, as a pod of the cluster does")
 	f.StringVar(&c.http, "http", http, "address of /status, /healthz, /readyz and /metrics")
 	f.StringVar(&c.stateDir, "state-dir", "/var/lib/sallyport", "folder for the last good view, used at a start without the source")
 	f.StringVar(&c.netfilter, "netfilter", host.Auto, "packet filter: auto, nftables or iptables (with ipset)")
@@ -106,7 +110,18 @@ type resolved struct {
 	tunnel   tunnel.Config
 }
 
-func (c *common) resolve(log *slog.Logger) (resolved, error) {
+// connect prepares for the API server, once.
+func (c *common) connect(program string, log *slog.Logger) (*kube.Client, error) {
+	if c.cluster != nil {
+		return c.cluster, nil
+	}
+	var err error
+	c.cluster, err = kube.Connect(c.kubeconfig, "sallyport-"+program+"/"+version(), log)
+	return c.cluster, err
+}
+
+// resolve makes sense of the flags; podsOf is the node whose pods matter, "" all.
+func (c *common) resolve(program, podsOf string, log *slog.Logger) (resolved, error) {
 	var r resolved
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -136,9 +151,15 @@ func (c *common) resolve(log *slog.Logger) (resolved, error) {
 	path, ok := strings.CutPrefix(c.source, "dir:")
 	switch {
 	case c.source == "":
-		fail("--source is missing: give dir:PATH, a folder of YAML files")
+		fail("--source is missing: give kube, or dir:PATH, a folder of YAML files")
+	case c.source == "kube":
+		if cluster, err := c.connect(program, log); err != nil {
+			errs = append(errs, err)
+		} else {
+			r.source = kube.NewSource(cluster, podsOf, log)
+		}
 	case !ok || path == "":
-		fail("--source %s: give dir:PATH, a folder of YAML files", c.source)
+		fail("--source %s: give kube, or dir:PATH, a folder of YAML files", c.source)
 	default:
 		r.source = manifest.New(path, log)
 	}

@@ -20,8 +20,8 @@ func gatewayCommand() *cobra.Command {
 	var c common
 	var replicas int
 	var gossipPort, zone uint16
-	var join []string
-	var keyFile, timing, nodePorts string
+	var join, members []string
+	var name, keyFile, timing, nodePorts string
 	cmd := &cobra.Command{
 		Use:   "gateway",
 		Short: "Take part in holding the VIPs and translate the traffic of selected pods",
@@ -40,7 +40,7 @@ and leaves its rules; "sallyport cleanup" removes them.`,
 			if err != nil {
 				return err
 			}
-			r, err := c.resolve(log)
+			r, err := c.resolve("gateway", "", log)
 			errs := []error{err}
 			if len(c.vips) == 0 {
 				errs = append(errs, errors.New("--vip is missing: give at least one address to hold, such as 192.0.2.10@eth0"))
@@ -57,6 +57,11 @@ and leaves its rules; "sallyport cleanup" removes them.`,
 			if zone == 0 {
 				errs = append(errs, errors.New("--conntrack-zone 0 is the host's own: give a number from 1 to 65535"))
 			}
+			if name == "" {
+				name = c.nodeName
+			}
+			join, peers, err := c.peers(join, log)
+			errs = append(errs, err)
 			ports, err := portRange(nodePorts)
 			errs = append(errs, err)
 			var keys [][]byte
@@ -71,9 +76,10 @@ and leaves its rules; "sallyport cleanup" removes them.`,
 				return err
 			}
 			gateway, err := replica.New(cmd.Context(), replica.Config{
-				Version: version(), NodeName: c.nodeName, NodeIP: r.nodeIP, VIPs: r.vips, Replicas: replicas, Timing: timing,
+				Version: version(), NodeName: c.nodeName, NodeIP: r.nodeIP, VIPs: r.vips, Replicas: replicas, Members: members, Timing: timing,
+				Peers: peers,
 				Gossip: gossip.Config{
-					Name: c.nodeName, Bind: netip.AddrPortFrom(r.nodeIP, gossipPort), Join: join, Keys: keys, Log: log,
+					Name: name, Bind: netip.AddrPortFrom(r.nodeIP, gossipPort), Join: join, Keys: keys, Log: log,
 				},
 				KeyFile:  keyFile,
 				SNAT:     snat.Config{Tunnel: r.tunnel, Zone: zone, NodePorts: ports},
@@ -89,7 +95,11 @@ and leaves its rules; "sallyport cleanup" removes them.`,
 	c.register(f, "127.0.0.1:9871",
 		"address to hold: ADDR[@INTERFACE][,via=INSIDE[@INTERFACE]] (repeatable); without @INTERFACE the one whose subnet holds it")
 	f.IntVar(&replicas, "replicas", 3, "how many gateways there are, the same on each; a quorum is more than half of it")
-	f.StringSliceVar(&join, "join", nil, "addresses of all gateways, ADDR[:PORT], separated by commas")
+	f.StringSliceVar(&join, "join", nil,
+		"addresses of all gateways, ADDR[:PORT], separated by commas; or kube:NAMESPACE/LABELSELECTOR, the nodes that those pods are on")
+	f.StringVar(&name, "name", "", "name of this gateway among the gateways, the same after a restart; default --node-name")
+	f.StringSliceVar(&members, "members", nil,
+		"names of all gateways, separated by commas, the same on each: nobody else has a vote; without, see --join")
 	f.StringVar(&keyFile, "gossip-key-file", "", "file with the gossip key, one a line: the first encrypts, all decrypt")
 	f.Uint16Var(&gossipPort, "gossip-port", 7964, "UDP and TCP port of the gossip")
 	f.StringVar(&timing, "timing", "default", "how soon a failover begins, the same on all gateways: "+profiles())
