@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport/sallyport/gateway/lastview"
 	"github.com/sallyport/sallyport/netfilter/iptables"
 	"github.com/sallyport/sallyport/netfilter/nft"
 	"github.com/sallyport/sallyport/tunnel/vxlan"
@@ -15,11 +16,13 @@ import (
 )
 
 func cleanupCommand() *cobra.Command {
-	return &cobra.Command{
+	var stateDir string
+	var stay bool
+	cmd := &cobra.Command{
 		Use:   "cleanup",
 		Short: "Remove everything of Sallyport's from this host, whatever version made it",
 		Long: `Removes rules (nftables, and iptables in both variants), sets, routes, ip rules, the
-tunnel device and VIPs from this host. Stop the agent and the gateway first: they
+tunnel device, VIPs and saved views from this host. Stop the agent and the gateway first: they
 would put them back. From then on selected pods leave as all others do.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -41,9 +44,17 @@ would put them back. From then on selected pods leave as all others do.`,
 			step("nftables rules", cleanNFT(ctx, log))
 			step("iptables rules and ipsets", iptables.Cleanup(ctx))
 			step("ip rules, routes and tunnel", vxlan.Cleanup(ctx, log))
-			return errors.Join(errs...)
+			step("saved views", lastview.Clear(stateDir))
+			if err := errors.Join(errs...); err != nil || !stay {
+				return err
+			}
+			<-ctx.Done()
+			return nil
 		},
 	}
+	cmd.Flags().StringVar(&stateDir, "state-dir", "/var/lib/sallyport", "folder that gateway and agent have saved views in")
+	cmd.Flags().BoolVar(&stay, "stay", false, "stay after success until SIGTERM, as the pod of a DaemonSet has to")
+	return cmd
 }
 
 func cleanVIPs() error {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -30,6 +31,9 @@ func run() int {
 	return 0
 }
 
+// plugin says whether kubectl runs this program as `kubectl sallyport`.
+func plugin() bool { return filepath.Base(os.Args[0]) == "kubectl-sallyport" }
+
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "sallyport",
@@ -41,7 +45,7 @@ Every flag can also be set from the environment: --node-name is SALLYPORT_NODE_N
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	root.PersistentFlags().String("log-level", "info", "least level logged: debug, info, warn or error")
-	root.AddCommand(gatewayCommand(), agentCommand(), statusCommand(), checkCommand(), cleanupCommand(), versionCommand())
+	root.AddCommand(gatewayCommand(), agentCommand(), statusCommand(), checkCommand(), cleanupCommand(), uninstallCommand(), versionCommand())
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd) }
 	return root
 }
