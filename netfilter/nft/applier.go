@@ -1,7 +1,8 @@
 // Package nft makes the kernel's nftables equal to a netfilter.Table: it reads what
-// is there over netlink, and gives nft one transaction with the difference. It
-// remembers nothing, so whatever others do to our tables is repaired by the next
-// Apply, and an Apply with nothing to do writes nothing.
+// is there over netlink, and makes the difference in one transaction, of elements
+// alone over netlink, of anything else by nft. It remembers nothing, so whatever
+// others do to our tables is repaired by the next Apply, and an Apply with nothing
+// to do writes nothing.
 package nft
 
 import (
@@ -63,7 +64,12 @@ func (a *Applier) Apply(ctx context.Context, t netfilter.Table) error {
 		if d.tx.NumOperations() == 0 {
 			return nil
 		}
-		if refused = a.nft.Run(ctx, d.tx); refused == nil {
+		if d.small() {
+			refused = d.send(f, t.Name)
+		} else {
+			refused = a.nft.Run(ctx, d.tx)
+		}
+		if refused == nil {
 			a.log.Info("rules changed", "table", t.Name, "family", f.String(), "rebuilt", d.rebuilt,
 				"chains", d.chains, "elements_added", d.added, "elements_removed", d.removed)
 			return nil

@@ -15,6 +15,7 @@ type change struct {
 	rebuilt        bool
 	chains         int
 	added, removed int
+	edits          []edit // the elements among it
 }
 
 // difference fills the transaction with what leads from have to want. Where what
@@ -164,6 +165,9 @@ func (d *change) elements(w *wanted, family knftables.Family, name string, have 
 	}
 	for _, k := range sorted(added) {
 		d.tx.Add(element(k, set.elements[k]))
+	}
+	if len(gone)+len(added) > 0 {
+		d.edits = append(d.edits, edit{set: name, kind: set.kind, gone: gone, added: added, data: set.elements})
 	}
 	d.removed += len(gone)
 	d.added += len(added)

@@ -64,7 +64,7 @@ func realTables(t *testing.T) []nf.Table {
 	}
 	ends := []tunnel.Remote{{VIP: addr("192.0.2.10"), Inside: addr("192.0.2.10")}, {VIP: addr("192.0.2.11"), Inside: addr("192.0.2.11")}}
 	cfg := tunnel.DefaultConfig()
-	node, err := steer.Table(cfg, plan, ends)
+	node, err := steer.Table(cfg, plan, gateway.Hold{}, ends)
 	if err != nil {
 		t.Fatal(err)
 	}
