@@ -42,6 +42,8 @@ type place struct {
 	options            []string // further ones of the API server
 }
 
+const kubeconfigFile = "admin.kubeconfig"
+
 // The control plane's programs, as Kill and Start know them.
 const (
 	Etcd              = "etcd"
@@ -97,7 +99,7 @@ func TestAPIServer(t testing.TB) *APIServer {
 func (a *APIServer) up(ctx context.Context) error {
 	p := a.place
 	a.URL = fmt.Sprintf("https://%s:%d", p.address, p.port)
-	a.Kubeconfig, a.AuditLog = filepath.Join(a.Dir, "admin.kubeconfig"), filepath.Join(a.Dir, "audit.log")
+	a.Kubeconfig, a.AuditLog = filepath.Join(a.Dir, kubeconfigFile), filepath.Join(a.Dir, "audit.log")
 	var err error
 	if a.ca, err = newAuthority(filepath.Join(a.Dir, "pki")); err != nil {
 		return err

@@ -62,7 +62,8 @@ func (l *Lab) VIPFlag(vip netip.Addr) string {
 // NodeMAC is the Ethernet address of node j's outside interface.
 func NodeMAC(j int) net.HardwareAddr { return mac(j, 0) }
 
-func podCIDR(j int) netip.Prefix {
+// PodCIDR is the range of node j's pods.
+func PodCIDR(j int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(j), 0}), 24)
 }
 

@@ -18,7 +18,7 @@ func (l *Lab) PlainForwarding() error {
 	}
 	errs := []error{l.Partner.Admit(podNet)}
 	for j := 1; j <= l.Options.Nodes; j++ {
-		errs = append(errs, r.route(podCIDR(j), OutsideAddr(j)))
+		errs = append(errs, r.route(PodCIDR(j), OutsideAddr(j)))
 		if !l.Options.MasqueradeLate {
 			errs = append(errs, l.Unmasquerade(j))
 		}
@@ -70,9 +70,9 @@ func (l *Lab) HandMadeTunnel(gateway int) error {
 		if j == gateway {
 			continue
 		}
-		atGateway += fmt.Sprintf(vxlanPeer, l.NodeIP(j), podCIDR(j), j)
+		atGateway += fmt.Sprintf(vxlanPeer, l.NodeIP(j), PodCIDR(j), j)
 		_, err := l.Exec(NodeName(j), "sh", "-c",
-			fmt.Sprintf(vxlanNode, l.NodeIP(j), l.NodeIP(gateway), j, podCIDR(j), PartnerAddr, gateway))
+			fmt.Sprintf(vxlanNode, l.NodeIP(j), l.NodeIP(gateway), j, PodCIDR(j), PartnerAddr, gateway))
 		errs = append(errs, err)
 	}
 	_, err = gw.Run("sh", "-c", atGateway)

@@ -30,8 +30,26 @@ func removeLeftovers(prefix, dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		errs = append(errs, fmt.Errorf("remove the lab's folder: %w", err))
 	}
+	if out, err := exec.Command("sh", "-c", removeCgroups, "sh", prefix).CombinedOutput(); err != nil {
+		errs = append(errs, fmt.Errorf("remove the lab's cgroups: %w: %s", err, out))
+	}
 	return errors.Join(errs...)
 }
+
+// removeCgroups of the programs that make some of the lab's name, innermost first. One
+// whose last process is still on its way out is busy for a moment.
+const removeCgroups = `
+for i in 1 2 3 4 5 6 7 8 9 10; do
+	left=
+	for path in /sys/fs/cgroup/*/"$1"; do
+		[ -d "$path" ] || continue
+		find "$path" -depth -type d -exec rmdir {} + 2>/dev/null || left=$path
+	done
+	[ -n "$left" ] || exit 0
+	sleep 0.1
+done
+echo "$left is busy"; exit 1
+`
 
 // endProcesses kills what runs in a namespace and waits until it is gone.
 func endProcesses(name string) error {
@@ -71,7 +89,7 @@ for path in /run/netns/"$1"-*; do
 	ip netns del "$name"
 done
 rm -rf "$2" "$2.lock"
-`
+` + removeCgroups
 
 func newGuard(prefix, dir string) (*guard, error) {
 	f, err := takeLock(prefix, dir+".lock")

@@ -63,6 +63,9 @@ type Options struct {
 	// MasqueradeLate leaves the masquerade out until Lab.Masquerade is called, so
 	// that it is made after our rules.
 	MasqueradeLate bool
+	// BareNodes leaves the nodes without a network for pods, which a CNI then makes:
+	// no bridge, no masquerade, no routes to the other nodes' pods.
+	BareNodes bool
 	// RPFilter of the nodes' interfaces, as net.ipv4.conf.*.rp_filter; default 2,
 	// loose, which is what systemd sets. -1 turns it off.
 	RPFilter int

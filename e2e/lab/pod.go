@@ -74,7 +74,7 @@ func (l *Lab) freeAddr(spec PodSpec) (netip.Addr, error) {
 		taken[p.Addr] = true
 	}
 	if spec.Addr.IsValid() {
-		if taken[spec.Addr] || !podCIDR(spec.Node).Contains(spec.Addr) {
+		if taken[spec.Addr] || !PodCIDR(spec.Node).Contains(spec.Addr) {
 			return spec.Addr, fmt.Errorf("add pod %s: address %s is taken or not of node %d", spec.Name, spec.Addr, spec.Node)
 		}
 		return spec.Addr, nil
@@ -82,13 +82,13 @@ func (l *Lab) freeAddr(spec PodSpec) (netip.Addr, error) {
 	// pod-j-k has the address .9+k, whatever order the pods are made in.
 	if f := strings.Split(spec.Name, "-"); len(f) == 3 && f[0] == "pod" {
 		if k, err := strconv.Atoi(f[2]); err == nil && k > 0 && k < 200 {
-			if a := host(podCIDR(spec.Node), firstPod-1+k); !taken[a] {
+			if a := host(PodCIDR(spec.Node), firstPod-1+k); !taken[a] {
 				return a, nil
 			}
 		}
 	}
 	for octet := firstPod; octet < 250; octet++ {
-		if a := host(podCIDR(spec.Node), octet); !taken[a] {
+		if a := host(PodCIDR(spec.Node), octet); !taken[a] {
 			return a, nil
 		}
 	}
@@ -111,7 +111,7 @@ func (l *Lab) wirePod(node *machine, pod *Pod) error {
 	}
 	return errors.Join(
 		m.up("eth0", netip.PrefixFrom(pod.Addr, 24)),
-		m.route(netip.Prefix{}, host(podCIDR(pod.Node), 1)),
+		m.route(netip.Prefix{}, host(PodCIDR(pod.Node), 1)),
 	)
 }
 

@@ -6,18 +6,6 @@ import (
 	"time"
 )
 
-// Exchange is one question of a client and what became of it.
-type Exchange struct {
-	Sent     time.Time
-	Answered time.Time // zero: never
-	// Source is what the partner saw the question come from.
-	Source netip.AddrPort
-	Err    error
-}
-
-// Latency of an exchange that was answered.
-func (e Exchange) Latency() time.Duration { return e.Answered.Sub(e.Sent) }
-
 // Timeline is what a client lived through, in the order of sending.
 type Timeline struct {
 	Exchanges []Exchange

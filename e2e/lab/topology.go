@@ -43,7 +43,7 @@ func (l *Lab) build() error {
 			if err := l.buildNode(j); err != nil {
 				return err
 			}
-			if err := l.Manifests.WriteNode(NodeName(j), podCIDR(j), l.nodeAddrs(j)); err != nil {
+			if err := l.Manifests.WriteNode(NodeName(j), PodCIDR(j), l.nodeAddrs(j)); err != nil {
 				return err
 			}
 			for k := 1; k <= l.Options.PodsPerNode; k++ {
@@ -126,19 +126,48 @@ func (l *Lab) buildNode(j int) error {
 			l.plug("inside", insidePort(j), n, "eth1", mac(j, 1)),
 			n.up("eth1", netip.PrefixFrom(host(insideNet, j), 24)))
 	}
+	if l.Options.BareNodes {
+		return errors.Join(errs...)
+	}
 	if err := n.bridge("cni0", mac(j, 2)); err != nil {
 		return err
 	}
-	errs = append(errs, n.up("cni0", netip.PrefixFrom(host(podCIDR(j), 1), 24)))
+	errs = append(errs, n.up("cni0", netip.PrefixFrom(host(PodCIDR(j), 1), 24)))
 	for k := 1; k <= l.Options.Nodes; k++ {
 		if k != j {
-			errs = append(errs, n.route(podCIDR(k), l.NodeIP(k)))
+			errs = append(errs, n.route(PodCIDR(k), l.NodeIP(k)))
 		}
 	}
 	if !l.Options.MasqueradeLate {
 		errs = append(errs, l.Masquerade(j))
 	}
 	return errors.Join(errs...)
+}
+
+// AddHost makes a further host on the outside segment, with the default route to the
+// router. It reaches every node, and is no node.
+func (l *Lab) AddHost(short string, addr netip.Addr) error {
+	if !outsideNet.Contains(addr) {
+		return fmt.Errorf("add host %s: %s is not on the outside segment %s", short, addr, outsideNet)
+	}
+	m, err := l.newMachine(short)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		l.plug("outside", short, m, "eth0", mac(0xf3, int(addr.As4()[3]))),
+		m.up("eth0", netip.PrefixFrom(addr, 24)),
+		m.route(netip.Prefix{}, routerOutside),
+	)
+}
+
+// Route gives a host of the lab a route.
+func (l *Lab) Route(short string, dst netip.Prefix, via netip.Addr) error {
+	m, err := l.machine(short)
+	if err != nil {
+		return err
+	}
+	return m.route(dst, via)
 }
 
 func insidePort(j int) string { return NodeName(j) + "-in" }

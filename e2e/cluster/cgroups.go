@@ -1,0 +1,48 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/sallyport/sallyport/e2e/lab"
+)
+
+const cgroupRoot = "/sys/fs/cgroup"
+
+// cgroup is node j's, under every controller. The lab removes those of its prefix.
+func (c *Cluster) cgroup(j int) string {
+	return filepath.Join(c.Lab.Options.Prefix, lab.NodeName(j))
+}
+
+// makeCgroups makes the root of node j's pods, which the kubelet demands to exist. A new
+// cpuset is empty, and nothing can run in it, until it is filled (cpusets.rst).
+func (c *Cluster) makeCgroups(j int) error {
+	controllers, err := filepath.Glob(cgroupRoot + "/*/tasks")
+	if err != nil || len(controllers) == 0 {
+		return errors.New("the cluster's nodes need cgroup v1 beside v2: boot with systemd.unified_cgroup_hierarchy=0, or use a cluster you have (E2E_KUBECONFIG)")
+	}
+	for _, tasks := range controllers {
+		root := filepath.Dir(tasks)
+		path := root
+		for _, part := range []string{c.Lab.Options.Prefix, lab.NodeName(j)} {
+			path = filepath.Join(path, part)
+			if err := os.MkdirAll(path, 0o755); err != nil {
+				return fmt.Errorf("make cgroup %s: %w", path, err)
+			}
+			for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+				all, err := os.ReadFile(filepath.Join(root, file))
+				if os.IsNotExist(err) {
+					continue
+				} else if err != nil {
+					return fmt.Errorf("read cgroup %s: %w", root, err)
+				}
+				if err := os.WriteFile(filepath.Join(path, file), all, 0o644); err != nil {
+					return fmt.Errorf("fill cgroup %s: %w", path, err)
+				}
+			}
+		}
+	}
+	return nil
+}

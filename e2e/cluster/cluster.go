@@ -1,0 +1,190 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sallyport/sallyport/e2e/lab"
+)
+
+// Options describe a cluster. The zero value of every field is useful.
+type Options struct {
+	// Prefix of the cluster's namespaces, cgroups and folder; clusters with different
+	// ones run side by side. Default "spk".
+	Prefix string
+	// Nodes from 1 to 9, default 3.
+	Nodes int
+	// VIPs that the partner admits, default 192.0.2.10.
+	VIPs []netip.Addr
+	// CNI of the nodes, default Bridge.
+	CNI *CNI
+	// ProxyMode of kube-proxy: iptables (default) or nftables.
+	ProxyMode string
+	// Images are archives that every node imports at its first boot, beside the pods'.
+	Images []string
+	// Progress is told what takes long; default nothing.
+	Progress io.Writer
+}
+
+// Cluster is a cluster that runs, on a lab of which it is the nodes.
+type Cluster struct {
+	Options Options
+	Lab     *lab.Lab
+	API     *APIServer
+
+	dir      string
+	images   []string
+	kubelets []user
+	proxy    user
+	nodes    []*daemon
+}
+
+// ControlPlane is the short name of the host that runs the API server.
+const ControlPlane = "cp"
+
+var controlPlaneAddr = netip.MustParseAddr("192.0.2.252")
+
+// Up starts a cluster and waits until its nodes are ready, first removing what an
+// interrupted run of the same prefix left behind. The caller closes it; should the
+// process die before, the lab's watcher removes everything.
+func Up(ctx context.Context, o Options) (_ *Cluster, err error) {
+	o.Prefix, o.ProxyMode = cmp.Or(o.Prefix, "spk"), cmp.Or(o.ProxyMode, "iptables")
+	if o.CNI == nil {
+		o.CNI = &Bridge
+	}
+	if o.Progress == nil {
+		o.Progress = io.Discard
+	}
+	if err := Equipped(); err != nil {
+		return nil, err
+	}
+	programs, err := Programs(ctx, o.Progress)
+	if err != nil {
+		return nil, err
+	}
+	l, err := lab.Up(lab.Options{Prefix: o.Prefix, Nodes: o.Nodes, VIPs: o.VIPs, PodsPerNode: -1, BareNodes: true})
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{Options: o, Lab: l, dir: filepath.Join(l.Options.Dir, "cluster")}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.Close())
+		}
+	}()
+	return c, c.up(ctx, programs)
+}
+
+func (c *Cluster) up(ctx context.Context, programs string) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	begin, n := time.Now(), c.Lab.Options.Nodes
+	say := func(what string) {
+		_, _ = fmt.Fprintf(c.Options.Progress, "%4.1f s: %s\n", time.Since(begin).Seconds(), what)
+	}
+	if err := os.MkdirAll(c.dir, 0o755); err != nil {
+		return fmt.Errorf("make the cluster's folder: %w", err)
+	}
+	pod, err := podImage(ctx, c.dir)
+	if err != nil {
+		return err
+	}
+	c.images, c.nodes = append([]string{pod}, c.Options.Images...), make([]*daemon, n)
+	if err := c.startControlPlane(ctx, programs); err != nil {
+		return err
+	}
+	say("the API server is ready")
+	if c.Options.CNI.Install != nil {
+		if err := c.Options.CNI.Install(c); err != nil {
+			return fmt.Errorf("install the CNI %s: %w", c.Options.CNI.Name, err)
+		}
+	}
+	var g errgroup.Group
+	for j := 1; j <= n; j++ {
+		g.Go(func() error {
+			return cmp.Or(c.nodeFiles(j), c.register(ctx, j), c.powerOn(j))
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if err := c.AwaitNodes(ctx); err != nil {
+		return err
+	}
+	say("all nodes are ready")
+	return nil
+}
+
+// AwaitNodes waits until every node is ready and pods can be made.
+func (c *Cluster) AwaitNodes(ctx context.Context) error {
+	if _, err := c.API.Kubectl(ctx, "", "wait", "--for=condition=Ready", "node", "--all", "--timeout=120s"); err != nil {
+		return fmt.Errorf("wait for the nodes: %w, see the logs in %s", err, c.dir)
+	}
+	return lab.AwaitContext(ctx, time.Minute, func() error {
+		_, err := c.API.Kubectl(ctx, "", "get", "serviceaccount", "default")
+		return err
+	})
+}
+
+func (c *Cluster) startControlPlane(ctx context.Context, programs string) error {
+	if err := c.Lab.AddHost(ControlPlane, controlPlaneAddr); err != nil {
+		return err
+	}
+	for j := 1; j <= c.Lab.Options.Nodes; j++ {
+		if err := c.Lab.Route(ControlPlane, lab.PodCIDR(j), lab.OutsideAddr(j)); err != nil {
+			return err
+		}
+		c.kubelets = append(c.kubelets, newUser("system:node:"+lab.NodeName(j), "system:nodes"))
+	}
+	ns, err := c.Lab.Namespace(ControlPlane)
+	if err != nil {
+		return err
+	}
+	c.proxy = newUser("system:kube-proxy", "")
+	controllers, scheduler := newUser("system:kube-controller-manager", ""), newUser("system:kube-scheduler", "")
+	c.API = &APIServer{Dir: filepath.Join(c.dir, "plane"), programs: programs, daemons: map[string]*daemon{},
+		users: append([]user{c.proxy, controllers, scheduler}, c.kubelets...),
+		place: place{
+			address: controlPlaneAddr.String(), port: 6443, etcdPort: 2379, etcdPeer: 2380,
+			command: ns.Command, options: []string{"--enable-aggregator-routing"},
+			dial: func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+				err = ns.Do(func() error {
+					conn, err = new(net.Dialer).DialContext(ctx, network, address)
+					return err
+				})
+				return conn, err
+			},
+		}}
+	if err := os.MkdirAll(c.API.Dir, 0o755); err != nil {
+		return fmt.Errorf("make the control plane's folder: %w", err)
+	}
+	if err := c.API.up(ctx); err != nil {
+		return err
+	}
+	return c.API.startControllers(ctx, controllers, scheduler)
+}
+
+// Close ends the cluster and removes it without a trace.
+func (c *Cluster) Close() error {
+	var errs []error
+	for j, node := range c.nodes {
+		if node != nil {
+			_, err := c.Lab.PowerCut(j + 1)
+			errs = append(errs, err, node.kill())
+		}
+	}
+	if c.API != nil {
+		errs = append(errs, c.API.killAll())
+	}
+	return errors.Join(append(errs, c.Lab.Close())...)
+}

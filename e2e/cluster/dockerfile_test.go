@@ -1,0 +1,37 @@
+package cluster
+
+import (
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestTheDockerfileIsUnderstood(t *testing.T) {
+	text, err := os.ReadFile("../../Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := readDockerfile(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{"iptables", "ipset", "nftables"} {
+		if !strings.Contains(" "+strings.Join(got.packages, " ")+" ", " "+p+" ") {
+			t.Errorf("packages %q, want %s among them", got.packages, p)
+		}
+	}
+	if got.suite == "" || !reflect.DeepEqual(got.entrypoint, []string{got.program}) {
+		t.Errorf("%+v", got)
+	}
+	for what, change := range map[string][2]string{
+		"another base":  {"FROM debian:", "FROM alpine:"},
+		"a further run": {"COPY --from", "RUN apt-get install -y --no-install-recommends curl \\\n\nCOPY --from"},
+		"a user":        {"ENTRYPOINT", "USER 65532\nENTRYPOINT"},
+		"no entrypoint": {"ENTRYPOINT", "#"},
+	} {
+		if r, err := readDockerfile(strings.Replace(string(text), change[0], change[1], 1)); err == nil {
+			t.Errorf("%s is not noticed: %+v", what, r)
+		}
+	}
+}

@@ -1,0 +1,52 @@
+#!/bin/bash
+# What runs inside of a node. "init" is its PID 1: it gives the node standard paths of
+# its own by bind mounts and starts containerd, kubelet and kube-proxy. When it dies, the
+# kernel kills every process of the node, containers included.
+#
+#   node.sh init DIR PROGRAMS NAME IMAGE...
+#   node.sh start DIR PROGRAMS kubelet|kube-proxy
+set -euo pipefail
+verb=$1 dir=$2 programs=$3 name=$4; shift 4
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
+start() { # PROGRAM: its options are in a file, one a line
+	mapfile -t options < "$dir/$1.options"
+	setsid "$programs/$1" "${options[@]}" >> "$dir/$1.log" 2>&1 < /dev/null &
+	echo $! > "/run/$1.pid"
+}
+if [ "$verb" = start ]; then start "$name"; exit; fi
+
+hostname "$name"
+# /sys is to be this network namespace's own; the cgroups in it stay.
+mkdir -p "$dir/cgroup"
+mount --rbind /sys/fs/cgroup "$dir/cgroup"
+umount -l /sys
+mount -t sysfs sysfs /sys
+mount --rbind "$dir/cgroup" /sys/fs/cgroup
+umount -l "$dir/cgroup"
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -p /run/lock /run/netns
+# The kubelet sets these three, which have no namespace: it finds them as it wants
+# them, and leaves the machine's own alone.
+set_aside() { echo "$2" > "$dir/sysctl-${1##*/}"; mount --bind "$dir/sysctl-${1##*/}" "/proc/sys/$1"; }
+set_aside kernel/panic 10
+set_aside kernel/panic_on_oops 1
+set_aside vm/overcommit_memory 1
+own() { mkdir -p "$dir/$1" "$2"; mount --bind "$dir/$1" "$2"; }
+own var-lib /var/lib
+own var-log /var/log
+own etc-cni /etc/cni
+own etc-containerd /etc/containerd
+mkdir -p /var/lib/kubelet /var/lib/containerd /var/lib/cni /var/log/pods /var/log/containers
+mount --make-rshared /
+
+containerd --config /etc/containerd/config.toml >> "$dir/containerd.log" 2>&1 &
+until ctr version >/dev/null 2>&1; do sleep 0.05; done
+if [ ! -e "$dir/imported" ]; then # the disk outlives a power cut
+	for image in "$@"; do ctr -n k8s.io images import "$image"; done
+	touch "$dir/imported"
+fi
+start kubelet
+start kube-proxy
+trap 'exit 0' TERM
+while true; do wait || true; sleep 1; done

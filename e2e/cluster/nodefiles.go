@@ -1,0 +1,114 @@
+package cluster
+
+import (
+	_ "embed"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/sallyport/sallyport/e2e/lab"
+)
+
+//go:embed node.sh
+var nodeScript string
+
+// podCIDRs holds the ranges of all nodes' pods.
+var podCIDRs = netip.MustParsePrefix("10.244.0.0/16")
+
+// The kubelet judges a node by the machine's whole disk, which is not the node's; the
+// lease is short, so that a dead node is seen within seconds.
+const kubeletConfig = `apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+failCgroupV1: false
+cgroupDriver: cgroupfs
+cgroupRoot: %[1]s
+cgroupsPerQOS: true
+enforceNodeAllocatable: [pods]
+containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
+authentication: {anonymous: {enabled: false}, webhook: {enabled: true}, x509: {clientCAFile: %[2]q}}
+authorization: {mode: Webhook}
+address: 0.0.0.0
+oomScoreAdj: 0
+failSwapOn: false
+resolvConf: /etc/resolv.conf
+clusterDomain: cluster.local
+volumePluginDir: /var/lib/kubelet/volumeplugins
+evictionHard: {memory.available: 100Mi, nodefs.available: 1%%, imagefs.available: 1%%, nodefs.inodesFree: 1%%}
+imageGCHighThresholdPercent: 100
+imageGCLowThresholdPercent: 99
+nodeStatusUpdateFrequency: 3s
+nodeStatusReportFrequency: 1m
+nodeLeaseDurationSeconds: 8
+syncFrequency: 10s
+maxPods: 110
+`
+
+// conntrack's sizes are the machine's, not to be changed by a node.
+const proxyConfig = `apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+clientConnection: {kubeconfig: %q}
+mode: %s
+clusterCIDR: %s
+hostnameOverride: %s
+conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
+iptables: {minSyncPeriod: 0s, syncPeriod: 10s}
+nftables: {minSyncPeriod: 0s, syncPeriod: 10s}
+`
+
+const containerdConfig = `version = 2
+root = "/var/lib/containerd"
+state = "/run/containerd"
+oom_score = 0
+disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.internal.v1.opt"]
+[grpc]
+  address = "/run/containerd/containerd.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = %q
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = %q
+    conf_dir = "/etc/cni/net.d"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "overlayfs"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        SystemdCgroup = false
+`
+
+// Debian's containernetworking-plugins.
+const cniPlugins = "/usr/lib/cni"
+
+// nodeFiles writes what node j's programs are configured by.
+func (c *Cluster) nodeFiles(j int) error {
+	name, dir := lab.NodeName(j), c.nodeDir(j)
+	kubeconfig, proxy := filepath.Join(dir, "kubelet.kubeconfig"), filepath.Join(dir, "proxy.kubeconfig")
+	files := map[string]string{
+		"etc-containerd/config.toml":        fmt.Sprintf(containerdConfig, PodImage, cniPlugins),
+		"etc-cni/net.d/10-cluster.conflist": c.Options.CNI.Config(j),
+		"kubelet.yaml":                      fmt.Sprintf(kubeletConfig, "/"+c.cgroup(j), c.API.CAFile),
+		"proxy.yaml":                        fmt.Sprintf(proxyConfig, proxy, c.Options.ProxyMode, podCIDRs, name),
+		"kubelet.options": lines("--config", filepath.Join(dir, "kubelet.yaml"), "--kubeconfig", kubeconfig,
+			"--hostname-override", name, "--node-ip", lab.OutsideAddr(j).String()),
+		"kube-proxy.options": lines("--config", filepath.Join(dir, "proxy.yaml")),
+		"node.sh":            nodeScript,
+	}
+	for file, text := range files {
+		path := filepath.Join(dir, file)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return fmt.Errorf("make the folders of %s: %w", name, err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+			return fmt.Errorf("write the files of %s: %w", name, err)
+		}
+	}
+	if err := c.kubelets[j-1].kubeconfig(kubeconfig, c.API.URL, c.API.CAFile); err != nil {
+		return err
+	}
+	return c.proxy.kubeconfig(proxy, c.API.URL, c.API.CAFile)
+}
+
+func lines(words ...string) string { return strings.Join(words, "\n") + "\n" }
