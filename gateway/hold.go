@@ -82,6 +82,19 @@ func Exclusive(name string, plan Plan, value uint32) netfilter.Classifier {
 	return everybody(name, plan, value, func(r PlannedRoute) bool { return r.Exclusive })
 }
 
+// Takes tells whether any route takes packets to the destination.
+func (p Plan) Takes(dst netip.Addr, protocol Protocol, port uint16) bool {
+	return slices.ContainsFunc(p.Routes, func(r PlannedRoute) bool {
+		return slices.ContainsFunc(r.Destinations, func(d Destination) bool {
+			return d.CIDR.Contains(dst) &&
+				!slices.ContainsFunc(d.Except, func(e netip.Prefix) bool { return e.Contains(dst) }) &&
+				(len(d.Ports) == 0 || slices.ContainsFunc(d.Ports, func(p Port) bool {
+					return p.Protocol == protocol && p.First <= port && port <= p.Last
+				}))
+		})
+	})
+}
+
 func everybody(name string, plan Plan, value uint32, applies func(PlannedRoute) bool) netfilter.Classifier {
 	c := netfilter.Classifier{Name: name}
 	for _, r := range plan.Routes {

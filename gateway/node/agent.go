@@ -17,6 +17,7 @@ import (
 
 	"github.com/sallyport/sallyport/gateway"
 	"github.com/sallyport/sallyport/gateway/host"
+	"github.com/sallyport/sallyport/gateway/node/wiring"
 	"github.com/sallyport/sallyport/gateway/reconcile"
 	"github.com/sallyport/sallyport/gateway/report"
 	"github.com/sallyport/sallyport/steer"
@@ -72,8 +73,10 @@ type Agent struct {
 	plan     gateway.Plan
 	problems []gateway.Problem
 
-	before memory // of the last apply that succeeded
-	told   []report.Event
+	wiring  *wiring.Watch
+	tenancy gateway.Tenancy
+	before  memory // of the last apply that succeeded
+	told    []report.Event
 }
 
 // New starts nothing.
@@ -88,6 +91,7 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 		return nil, err
 	}
 	a.loop = reconcile.New("agent", log, a.reconcile)
+	a.wiring = wiring.New(a.loop.Kick, log)
 	a.view = host.NewView(source, cfg.StateDir, "agent", a.loop.Kick, log)
 	if a.host, err = layer2.Open(); err != nil {
 		return nil, err
@@ -111,6 +115,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			return nil
 		})
 	}
+	g.Go(func() error { return a.wiring.Run(ctx) })
 	g.Go(func() error { return a.view.Run(ctx) })
 	g.Go(func() error { return a.loop.Run(ctx) })
 	g.Go(func() error { return a.reaper.Run(ctx) })
@@ -135,6 +140,7 @@ func (a *Agent) applyView(ctx context.Context) error {
 		return nil
 	}
 	local := a.local(snap)
+	local.Pods = a.tenants(local.Pods)
 	plan, problems := gateway.Build(local, nil)
 	ends := a.remotes(plan.VIPs)
 	up, err := a.cfg.Tunnel.Up(a.cfg.NodeIP, ends)

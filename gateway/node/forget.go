@@ -49,7 +49,16 @@ func (a *Agent) forget(pods []gateway.Pod, plan gateway.Plan) error {
 	if now.standing.AnyEnded(a.before.standing) || !maps.Equal(a.before.ways, now.ways) {
 		if _, err := conntrack.Forget(conntrack.IPv4, conntrack.Mark{}, func(e *conntrack.Entry) bool {
 			mark := e.Mark & mask
-			return e.Zone == 0 && mark != 0 && (now.standing.Ended(a.before.standing, e.Original.Src) || !now.ways[mark])
+			ended := now.standing.Ended(a.before.standing, e.Original.Src)
+			switch {
+			case e.Zone != 0:
+				return false
+			case mark != 0:
+				return ended || !now.ways[mark]
+			}
+			// Born before its pod had a route, it would let the next pod out the same way.
+			// With nothing from before, a source of no pod may be the host's own.
+			return ended && a.before.standing != nil && plan.Takes(e.Original.Dst, gateway.Protocol(e.Original.Protocol), e.Original.DstPort)
 		}); err != nil {
 			return err
 		}

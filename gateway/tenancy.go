@@ -1,0 +1,133 @@
+package gateway
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Tenancy tells which of a node's pods still live behind their addresses. The API
+// hears last that a pod is gone; the node's network knows at once. What an address
+// was allowed ends there with the pod's interface or route, so that the next pod with
+// the address has none of it, even while the API still shows the old one.
+type Tenancy struct {
+	homes map[Tenant]Home
+	gone  map[Tenant]*absence
+}
+
+// Tenant is a pod at one of its addresses.
+type Tenant struct {
+	Addr netip.Addr
+	Pod  string // namespace/name/uid
+}
+
+// Home is the interface of a node that an address is behind.
+type Home struct {
+	Interface int
+	// Routed addresses have a route of their own to the interface; others are behind
+	// a bridge's port, which the bridge forgets when the pod has been silent.
+	Routed bool
+}
+
+// Network is what a node's network says of its pods.
+type Network struct {
+	Behind     map[netip.Addr]Home
+	Interfaces map[int]bool
+}
+
+// absence of a tenant whose interface or route is gone.
+type absence struct {
+	home  Home      // the one that is gone
+	other Home      // where the address has turned up since
+	since time.Time // that it did
+}
+
+// Settled is what Settle found.
+type Settled struct {
+	Pods []Pod // with the addresses that they still live behind
+	Left []Tenant
+	Back []Tenant
+	// Again is when to ask anew though nothing changed; zero for never.
+	Again time.Duration
+}
+
+// ReturnAfter is how long an address must have been behind another interface, with
+// the API showing the same pod all the time, until it counts as that pod's again: a
+// sandbox that was made anew. Were it a new pod's interface, the API would have said
+// so by then.
+const ReturnAfter = 10 * time.Second
+
+// Settle brings the tenancy after the view and the network. Pods that the network
+// never knew are believed to the view. With a view that is not the API's own at
+// present, nobody comes back to another interface.
+func (t *Tenancy) Settle(pods []Pod, network Network, live bool, now time.Time) Settled {
+	var out Settled
+	homes, gone := make(map[Tenant]Home, len(t.homes)), map[Tenant]*absence{}
+	for _, p := range pods {
+		if p.HostNetwork || p.Ended {
+			out.Pods = append(out.Pods, p)
+			continue
+		}
+		var addrs []netip.Addr
+		for _, addr := range p.Addrs {
+			who := Tenant{Addr: addr, Pod: p.Namespace + "/" + p.Name + "/" + p.UID}
+			at, seen := network.Behind[addr]
+			away, was := t.gone[who], t.gone[who] != nil
+			home, housed := t.homes[who]
+			switch {
+			case was && at == away.home && seen: // the route to the same interface, so to the same sandbox
+				home, housed, away = at, true, nil
+			case was:
+				if at != away.other {
+					away.other, away.since = at, now
+				}
+				if seen && live && !p.Terminating {
+					left := ReturnAfter - now.Sub(away.since)
+					if left <= 0 {
+						home, housed, away = at, true, nil
+					} else if out.Again == 0 || left < out.Again {
+						out.Again = left
+					}
+				}
+			case housed && !network.has(addr, home):
+				away = &absence{home: home, other: at, since: now}
+				out.Left = append(out.Left, who)
+				if seen && live && !p.Terminating && (out.Again == 0 || ReturnAfter < out.Again) {
+					out.Again = ReturnAfter
+				}
+			case !housed && seen:
+				home, housed = at, true
+			}
+			if away != nil {
+				gone[who] = away
+				continue
+			}
+			if was {
+				out.Back = append(out.Back, who)
+			}
+			if housed {
+				homes[who] = home
+			}
+			addrs = append(addrs, addr)
+		}
+		p.Addrs = addrs
+		out.Pods = append(out.Pods, p)
+	}
+	t.homes, t.gone = homes, gone
+	slices.SortFunc(out.Left, compareTenants)
+	slices.SortFunc(out.Back, compareTenants)
+	return out
+}
+
+// has tells whether the address may still be behind the home.
+func (n Network) has(addr netip.Addr, home Home) bool {
+	if !n.Interfaces[home.Interface] {
+		return false
+	}
+	return !home.Routed || n.Behind[addr] == home
+}
+
+func compareTenants(a, b Tenant) int {
+	return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Pod, b.Pod))
+}
