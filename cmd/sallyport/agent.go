@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport/sallyport/gateway/kube"
 	"github.com/sallyport/sallyport/gateway/node"
 )
 
@@ -30,9 +31,14 @@ Needs root or NET_ADMIN and NET_RAW. When it stops its rules stay; "sallyport cl
 			if err := errors.Join(err, rangesErr); err != nil {
 				return err
 			}
+			var teller node.Teller
+			if c.source == "kube" {
+				teller = kube.NewEvents(c.cluster, "agent", c.nodeName, log)
+			}
 			agent, err := node.New(cmd.Context(), node.Config{
 				Version: version(), NodeName: c.nodeName, NodeIP: r.nodeIP, VIPs: r.vips, Tunnel: r.tunnel,
 				Internal: r.internal, PodRanges: ranges, Netfilter: c.netfilter, HTTP: c.http, StateDir: c.stateDir,
+				Teller: teller,
 			}, r.source, log)
 			if err != nil {
 				return err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sallyport/sallyport/election"
 	"github.com/sallyport/sallyport/election/gossip"
+	"github.com/sallyport/sallyport/gateway/kube"
 	"github.com/sallyport/sallyport/gateway/replica"
 	"github.com/sallyport/sallyport/snat"
 )
@@ -75,9 +76,13 @@ and leaves its rules; "sallyport cleanup" removes them.`,
 			if err := errors.Join(errs...); err != nil {
 				return err
 			}
+			var reporter replica.Reporter
+			if c.source == "kube" {
+				reporter = kube.NewStatus(c.cluster, kube.NewEvents(c.cluster, "gateway", c.nodeName, log), log)
+			}
 			gateway, err := replica.New(cmd.Context(), replica.Config{
 				Version: version(), NodeName: c.nodeName, NodeIP: r.nodeIP, VIPs: r.vips, Replicas: replicas, Members: members, Timing: timing,
-				Peers: peers,
+				Peers: peers, Reporter: reporter,
 				Gossip: gossip.Config{
 					Name: name, Bind: netip.AddrPortFrom(r.nodeIP, gossipPort), Join: join, Keys: keys, Log: log,
 				},

@@ -20,13 +20,22 @@ import (
 
 func statusCommand() *cobra.Command {
 	var addr, output string
+	var cluster clusterStatus
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show who holds each VIP, the routes, the pods and the problems",
 		Long: `Asks a gateway (or, with --http 127.0.0.1:9872, an agent) on this host and prints
-what it sees. Exit status 1 when it does not answer.`,
+what it sees. Exit status 1 when it does not answer.
+
+With --kubeconfig, --context or --namespace, and as kubectl sallyport status (this program
+named kubectl-sallyport), it asks all gateways and agents of a cluster, from outside, by way of
+the API server. That takes the rights to list pods and egressroutes and to get and
+create pods/portforward.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cluster.asked(cmd.Flags()) || plugin() && !cmd.Flags().Changed("http") {
+				return cluster.run(cmd, output)
+			}
 			body, s, err := fetchStatus(cmd.Context(), addr)
 			if err != nil {
 				return err
@@ -43,6 +52,7 @@ what it sees. Exit status 1 when it does not answer.`,
 	}
 	cmd.Flags().StringVar(&addr, "http", "127.0.0.1:9871", "address of the gateway's or agent's HTTP endpoint")
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	cluster.register(cmd.Flags())
 	return cmd
 }
 

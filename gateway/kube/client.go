@@ -40,6 +40,10 @@ func Connect(kubeconfig, userAgent string, log *slog.Logger) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--source kube: read how to reach the API server: %w", err)
 	}
+	return connect(config, userAgent, log)
+}
+
+func connect(config *rest.Config, userAgent string, log *slog.Logger) (*Client, error) {
 	config.UserAgent = userAgent
 	// A handful of watches, and one write per change of a route's status.
 	config.QPS, config.Burst = 20, 40
@@ -47,6 +51,7 @@ func Connect(kubeconfig, userAgent string, log *slog.Logger) (*Client, error) {
 	klog.SetSlogLogger(slog.New(demoted{log.Handler()}))
 
 	c := &Client{config: config}
+	var err error
 	if c.core, err = c.group(corev1.SchemeGroupVersion, "/api", runtime.ContentTypeProtobuf); err != nil {
 		return nil, err
 	}
@@ -82,7 +87,7 @@ func (c *Client) group(gv schema.GroupVersion, path, contentType string) (*rest.
 	config.NegotiatedSerializer = serializer.NewCodecFactory(known).WithoutConversion()
 	client, err := rest.RESTClientFor(config)
 	if err != nil {
-		return nil, fmt.Errorf("--source kube: prepare a client of %s: %w", gv, err)
+		return nil, fmt.Errorf("prepare a client of %s: %w", gv, err)
 	}
 	return client, nil
 }
