@@ -5,7 +5,8 @@ import "errors"
 // Kind of a message.
 type Kind uint8
 
-// Kinds. The first two come from the standby.
+// Kinds. The first two come from the standby, which also gives an End back when it
+// has the snapshot, and a Beat to be heard.
 const (
 	Hello    Kind = iota + 1 // who follows which VIP, from which term on
 	Ack                      // the own kernel has all up to batch Seq
@@ -13,7 +14,7 @@ const (
 	Snapshot                 // a part of it
 	End                      // it is complete
 	Changes                  // batch Seq
-	Beat                     // the holder is there and has nothing to say
+	Beat                     // the sender is there and has nothing to say
 )
 
 // Message is all that is ever said.

@@ -194,9 +194,7 @@ func (s *sim) deliver(p *pipe) error {
 			own[c.Flow.Key] = c.Flow
 		}
 	}
-	if answer, ok := p.standby.Answer(m); ok {
-		p.up = append(p.up, flows.Encode(answer))
-	}
+	p.up = append(p.up, flows.Encode(p.standby.Answer(m)))
 	return nil
 }
 
@@ -211,7 +209,7 @@ func (s *sim) hear(p *pipe) {
 		s.t.Fatal(err)
 	case m.Kind == flows.End:
 		p.cursor.Whole(m.Seq)
-	default:
+	case m.Kind == flows.Ack:
 		p.cursor.Ack(m.Seq)
 	}
 }

@@ -36,16 +36,15 @@ func (s *Standby) Observe(term uint64) { s.term = max(s.term, term) }
 // Synced tells that the own table has everything up to the last batch taken.
 func (s *Standby) Synced() bool { return s.phase == streaming }
 
-// Answer tells the holder what the own table has, once it has it; false where the
-// message needs no answer.
-func (s *Standby) Answer(m Message) (Message, bool) {
+// Answer tells the holder what the own table has, once it has it.
+func (s *Standby) Answer(m Message) Message {
 	switch m.Kind {
 	case End:
-		return m, true
-	case Changes, Beat:
-		return Message{Kind: Ack, Term: s.term, Seq: s.next - 1}, s.Synced()
+		return m
+	case Changes:
+		return Message{Kind: Ack, Term: s.term, Seq: s.next - 1}
 	}
-	return Message{}, false
+	return Message{Kind: Beat, Term: s.term} // a sign of life
 }
 
 // Step takes the next message of the stream and gives what to change. table is the

@@ -1,26 +1,32 @@
 package conntrack
 
 import (
+	"errors"
+
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
 // InsertTranslatedReply creates an entry the obvious way, which does not translate.
 func InsertTranslatedReply(e Entry) error {
-	return e.send("create", unix.NLM_F_CREATE|unix.NLM_F_EXCL,
-		append(e.state(liberal), e.Reply.attr(ctaTupleReply)))
+	return execute(e.change(unix.NLM_F_CREATE|unix.NLM_F_EXCL,
+		append(e.state(liberal), e.Reply.attr(ctaTupleReply))), "create", e)
 }
 
 // InsertStrict creates an entry as Insert does, whose windows are tracked.
 func InsertStrict(e Entry) error {
-	return e.send("create", unix.NLM_F_CREATE|unix.NLM_F_EXCL,
-		append(e.state(0), e.Original.Inverse().attr(ctaTupleReply), sourceNAT(e.Reply)))
+	return execute(e.change(unix.NLM_F_CREATE|unix.NLM_F_EXCL,
+		append(e.state(0), e.Original.Inverse().attr(ctaTupleReply), sourceNAT(e.Reply))), "create", e)
 }
 
 // UpdateTranslation updates the translation, which the kernel refuses.
 func UpdateTranslation(e Entry) error {
-	return e.send("update", 0, []*nl.RtAttr{sourceNAT(e.Reply)})
+	return execute(e.change(0, []*nl.RtAttr{sourceNAT(e.Reply)}), "update", e)
 }
 
 // ShrinkBuffer leaves room for a few events only.
-func (l *Listener) ShrinkBuffer() error { return l.sock.SetReceiveBufferSize(1, true) }
+func (l *Listener) ShrinkBuffer() error {
+	var inner error
+	err := l.sock.raw.Control(func(fd uintptr) { inner = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 1) })
+	return errors.Join(err, inner)
+}

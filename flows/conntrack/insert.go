@@ -20,23 +20,35 @@ const (
 	ctaNATMaxPort = 2
 )
 
-// liberal are SACK_PERM and BE_LIBERAL (include/uapi/linux/netfilter/nf_conntrack_tcp.h).
+// liberal are SACK_PERM and BE_LIBERAL (include/uapi/linux/netfilter/nf_conntrack_tcp.h),
+// beLiberal is the latter alone.
 // An entry of another host comes without the windows and their scale, and conntrack
 // would call every packet invalid that lies beyond what it guesses of them.
-const liberal = 0x02 | 0x08
+const (
+	liberal   = 0x02 | beLiberal
+	beLiberal = 0x08
+)
 
 // Insert creates an entry that Dump or a Listener gave on another host, with its
 // source translation. The connection then goes on here, whichever side speaks first.
 // errors.Is(err, fs.ErrExist) tells that there is such an entry already.
 func Insert(e Entry) error {
-	const doing = "create tracked connection"
+	req, err := e.insertion()
+	if err != nil {
+		return err
+	}
+	return execute(req, "create", e)
+}
+
+// insertion asks for the entry to be created.
+func (e Entry) insertion() (*nl.NetlinkRequest, error) {
 	if e.Timeout < time.Second {
-		return fmt.Errorf("%s %s: its timeout is %s, give it one of a second or more", doing, e.Original, e.Timeout)
+		return nil, fmt.Errorf("create tracked connection %s: its timeout is %s, give it one of a second or more", e.Original, e.Timeout)
 	}
 	untranslated := e.Original.Inverse()
 	if e.Reply.Src != untranslated.Src || e.Reply.SrcPort != untranslated.SrcPort {
-		return fmt.Errorf("%s %s: its destination is translated, to %s, and only sources can be",
-			doing, e.Original, netip.AddrPortFrom(e.Reply.Src, e.Reply.SrcPort))
+		return nil, fmt.Errorf("create tracked connection %s: its destination is translated, to %s, and only sources can be",
+			e.Original, netip.AddrPortFrom(e.Reply.Src, e.Reply.SrcPort))
 	}
 	// The translated reply tuple would be accepted too, but IPS_SRC_NAT is only set by
 	// a translation that changes the tuple (nf_nat_setup_info), and without it packets
@@ -45,25 +57,30 @@ func Insert(e Entry) error {
 	if e.Reply != untranslated {
 		attrs = append(attrs, sourceNAT(e.Reply))
 	}
-	return e.send(doing, unix.NLM_F_CREATE|unix.NLM_F_EXCL, attrs)
+	return e.change(unix.NLM_F_CREATE|unix.NLM_F_EXCL, attrs), nil
 }
 
 // Update changes timeout, status, TCP state and mark of the entry with e's original
-// tuple and zone; what is zero in e stays as it is. The status can only grow, and the
-// translation cannot change. errors.Is(err, fs.ErrNotExist) tells that there is no
+// tuple and zone; what is zero in e stays as it is, but for a connection of TCP, which
+// is not judged by its windows any more. The status can only grow, and the translation
+// cannot change. errors.Is(err, fs.ErrNotExist) tells that there is no
 // such entry.
 func Update(e Entry) error {
-	return e.send("update tracked connection", 0, e.state(liberal))
+	return execute(e.change(0, e.state(liberal)), "update", e)
 }
 
-// send asks for the entry to be made or changed: both are IPCTNL_MSG_CT_NEW.
-func (e Entry) send(doing string, flags int, attrs []*nl.RtAttr) error {
+// change asks for the entry to be made or changed: both are IPCTNL_MSG_CT_NEW.
+func (e Entry) change(flags int, attrs []*nl.RtAttr) *nl.NetlinkRequest {
 	req := e.request(newEntry, flags)
 	for _, a := range attrs {
 		req.AddData(a)
 	}
+	return req
+}
+
+func execute(req *nl.NetlinkRequest, doing string, e Entry) error {
 	if _, err := req.Execute(unix.NETLINK_NETFILTER, 0); err != nil {
-		return fmt.Errorf("%s %s in zone %d: %w", doing, e.Original, e.Zone, err)
+		return fmt.Errorf("%s tracked connection %s in zone %d: %w", doing, e.Original, e.Zone, err)
 	}
 	return nil
 }
@@ -81,10 +98,12 @@ func (e Entry) state(tcpFlags byte) []*nl.RtAttr {
 	if e.Mark != 0 {
 		attrs = append(attrs, nl.NewRtAttr(ctaMark, be32(e.Mark)))
 	}
-	if e.TCPState != 0 {
+	if e.Original.Protocol == unix.IPPROTO_TCP && (e.TCPState != 0 || tcpFlags != 0) {
 		info := nested(ctaProtoInfo)
 		tcp := info.AddRtAttr(ctaProtoInfoTCP|unix.NLA_F_NESTED, nil)
-		tcp.AddRtAttr(ctaTCPState, []byte{e.TCPState})
+		if e.TCPState != 0 {
+			tcp.AddRtAttr(ctaTCPState, []byte{e.TCPState})
+		}
 		if tcpFlags != 0 {
 			tcp.AddRtAttr(ctaTCPFlagsOrig, []byte{tcpFlags, tcpFlags})
 			tcp.AddRtAttr(ctaTCPFlagsReply, []byte{tcpFlags, tcpFlags})

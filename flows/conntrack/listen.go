@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -39,15 +38,12 @@ type Event struct {
 // a listener open always, and compare dumps as long as older entries live.
 type Listener struct {
 	zone uint16
-	sock *nl.NetlinkSocket
+	sock *socket
 }
 
-// The multicast groups of nfnetlink (include/uapi/linux/netfilter/nfnetlink.h).
-const (
-	groupNew     = 1
-	groupUpdate  = 2
-	groupDestroy = 3
-)
+// groups are NFNLGRP_CONNTRACK_NEW, _UPDATE and _DESTROY, one bit each
+// (include/uapi/linux/netfilter/nfnetlink.h).
+const groups = 1<<0 | 1<<1 | 1<<2
 
 // receiveBuffer holds some ten thousand events, which is what a crowd of new
 // connections makes while the listener is not running.
@@ -55,55 +51,45 @@ const receiveBuffer = 8 << 20
 
 // Listen subscribes to the events. The listener is to be closed.
 func Listen(zone uint16) (*Listener, error) {
-	sock, err := nl.Subscribe(unix.NETLINK_NETFILTER, groupNew, groupUpdate, groupDestroy)
+	sock, err := openSocket(groups, receiveBuffer)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to connection-tracking events: %w", err)
-	}
-	// Beyond net.core.rmem_max takes CAP_NET_ADMIN over the host; up to it, nothing.
-	if err := sock.SetReceiveBufferSize(receiveBuffer, true); err != nil {
-		if err := sock.SetReceiveBufferSize(receiveBuffer, false); err != nil {
-			sock.Close()
-			return nil, fmt.Errorf("enlarge the buffer for connection-tracking events: %w", err)
-		}
 	}
 	return &Listener{zone: zone, sock: sock}, nil
 }
 
 // Close ends the subscription.
-func (l *Listener) Close() { l.sock.Close() }
+func (l *Listener) Close() { l.sock.close() }
 
 // Run hands on events until the context ends, which closes the listener. It calls each
 // from one goroutine; while each takes its time, events gather in the socket's buffer,
 // and are Lost when that is full. The kernel never waits.
 func (l *Listener) Run(ctx context.Context, each func(Event)) error {
-	defer context.AfterFunc(ctx, l.sock.Close)()
+	defer context.AfterFunc(ctx, l.sock.close)()
 	for {
-		messages, from, err := l.sock.Receive()
+		b, err := l.sock.receive()
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, unix.ENOBUFS):
 			each(Event{Kind: Lost})
 			continue
-		case errors.Is(err, unix.EINTR):
-			continue
 		case err != nil:
 			return fmt.Errorf("receive connection-tracking events: %w", err)
-		case from.Pid != nl.PidKernel:
-			continue // any process may send to a netlink socket
 		}
-		for _, m := range messages {
-			kind, ok := kindOf(m.Header.Type, m.Header.Flags)
+		err = messages(b, func(h header, body []byte) error {
+			kind, ok := kindOf(h.kind, h.flags)
 			if !ok {
-				continue
+				return nil
 			}
-			e, err := parse(m.Data)
-			if err != nil {
-				return fmt.Errorf("read a connection-tracking event: %w", err)
-			}
-			if e.Zone == l.zone {
+			e, err := parse(body)
+			if err == nil && e.Zone == l.zone {
 				each(Event{Kind: kind, Entry: e})
 			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("read a connection-tracking event: %w", err)
 		}
 	}
 }

@@ -118,8 +118,14 @@ func parseProtoInfo(b []byte, e *Entry) error {
 			return nil
 		}
 		return attributes(value, func(kind uint16, value []byte) error {
-			if kind == ctaTCPState {
+			switch kind {
+			case ctaTCPState:
 				return read8(value, &e.TCPState)
+			case ctaTCPFlagsOrig:
+				var flags uint8
+				err := read8(value, &flags)
+				e.liberal = flags&beLiberal != 0
+				return err
 			}
 			return nil
 		})

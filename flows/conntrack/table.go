@@ -33,7 +33,8 @@ type Entry struct {
 	Timeout         time.Duration // what is left of it, in whole seconds
 	TCPState        uint8
 
-	id uint32 // CTA_ID: guards against deleting a successor of the same tuple
+	id      uint32 // CTA_ID: guards against deleting a successor of the same tuple
+	liberal bool   // as a Dump told: its windows are not judged
 }
 
 const (
@@ -97,14 +98,18 @@ func Dump(family Family, mark Mark, keep func(*Entry) bool) ([]Entry, error) {
 // Delete removes an entry. One that is gone already is no error. An entry that Dump or
 // a Listener gave on this host is told from a successor with the same tuple.
 func Delete(e Entry) error {
+	if err := execute(e.deletion(), "delete", e); !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	return nil
+}
+
+func (e Entry) deletion() *nl.NetlinkRequest {
 	req := e.request(deleteEntry, 0)
 	if e.id != 0 {
 		req.AddData(nl.NewRtAttr(ctaID, be32(e.id)))
 	}
-	if _, err := req.Execute(unix.NETLINK_NETFILTER, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("delete tracked connection %s in zone %d: %w", e.Original, e.Zone, err)
-	}
-	return nil
+	return req
 }
 
 // request begins a message about the entry, which it names by tuple and zone.
@@ -112,6 +117,18 @@ func (e Entry) request(message, flags int) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(message, unix.NLM_F_ACK|flags)
 	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(e.Original.family()), Version: nl.NFNETLINK_V0})
 	req.AddData(e.Original.attr(ctaTupleOrig))
+	return e.inZone(req)
+}
+
+// rival asks for whatever has the entry's translated tuple to be deleted.
+func (e Entry) rival() *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(deleteEntry, unix.NLM_F_ACK)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(e.Original.family()), Version: nl.NFNETLINK_V0})
+	req.AddData(e.Reply.attr(ctaTupleReply))
+	return e.inZone(req)
+}
+
+func (e Entry) inZone(req *nl.NetlinkRequest) *nl.NetlinkRequest {
 	if e.Zone != 0 {
 		req.AddData(nl.NewRtAttr(ctaZone, be16(e.Zone)))
 	}

@@ -1,0 +1,136 @@
+package conntrack
+
+import (
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/flows"
+)
+
+// States of a TCP entry, beside TCPEstablished, that matter here
+// (include/uapi/linux/netfilter/nf_conntrack_tcp.h).
+const (
+	tcpLastAck  uint8 = 6
+	tcpTimeWait uint8 = 7
+	tcpClose    uint8 = 8
+)
+
+// Scope is where the flows of one VIP are: entries of the zone whose mark has Mark's
+// value and whose translation is to the VIP. No other entry is read or changed.
+type Scope struct {
+	VIP  netip.Addr
+	Zone uint16
+	Mark Mark
+}
+
+// Has tells whether the entry is one of the scope's.
+func (s Scope) Has(e *Entry) bool {
+	return e.Zone == s.Zone && e.Reply.Dst == s.VIP && e.Mark&s.Mask() == s.Mark.Value
+}
+
+// Mask of the mark.
+func (s Scope) Mask() uint32 { return s.Mark.Mask }
+
+// Flow is the entry as other hosts are told of it; false when there is nothing to be
+// told: only connections of TCP, UDP and ICMP echo that both sides have spoken in,
+// and that neither has ended, would suffer from being forgotten.
+func (s Scope) Flow(e *Entry) (flows.Flow, bool) {
+	t := e.Original
+	f := flows.Flow{
+		Key:    flows.Key{Src: t.Src, Dst: t.Dst, SrcPort: t.SrcPort, DstPort: t.DstPort, Protocol: t.Protocol},
+		Port:   e.Reply.DstPort,
+		Status: uint8(e.Status & (SeenReply | Assured)), State: e.TCPState, Mark: e.Mark,
+	}
+	// The destination is never translated, and an entry where it is was not ours.
+	if !s.Has(e) || e.Reply.Src != t.Dst || e.Reply.SrcPort != t.DstPort {
+		return f, false
+	}
+	switch t.Protocol {
+	case unix.IPPROTO_TCP:
+		return f, e.TCPState >= TCPEstablished && e.TCPState <= tcpLastAck
+	case unix.IPPROTO_UDP:
+		return f, e.Status&SeenReply != 0
+	case unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6:
+		f.SrcPort, f.DstPort, f.Port = t.ICMPID, uint16(t.ICMPType)<<8|uint16(t.ICMPCode), e.Reply.ICMPID
+		_, echo := echoed[[2]uint8{t.Protocol, t.ICMPType}]
+		return f, echo && e.Status&SeenReply != 0
+	}
+	return f, false
+}
+
+// Change is what an event means to other hosts; false for nothing.
+func (s Scope) Change(ev *Event) (flows.Change, bool) {
+	f, there := s.Flow(&ev.Entry)
+	ended := ev.Kind == Destroyed || ev.Entry.TCPState == tcpTimeWait || ev.Entry.TCPState == tcpClose
+	switch {
+	case !ended:
+		return flows.Change{Op: flows.Put, Flow: f}, there
+	case !s.Has(&ev.Entry) || ev.Entry.Status&SeenReply == 0:
+		return flows.Change{}, false // nobody was told that it is there
+	}
+	return flows.Change{Op: flows.Delete, Flow: f}, true
+}
+
+// Entry is the flow as an entry of this host, whose bits of the mark are its own.
+func (s Scope) Entry(f flows.Flow) Entry {
+	e := Entry{
+		Original: Tuple{Src: f.Src, Dst: f.Dst, Protocol: f.Protocol, SrcPort: f.SrcPort, DstPort: f.DstPort},
+		Zone:     s.Zone, Mark: f.Mark&^s.Mark.Mask | s.Mark.Value, Status: uint32(f.Status), TCPState: f.State,
+	}
+	if e.Original.icmp() {
+		e.Original.SrcPort, e.Original.DstPort = 0, 0
+		e.Original.ICMPID, e.Original.ICMPType, e.Original.ICMPCode = f.SrcPort, uint8(f.DstPort>>8), uint8(f.DstPort)
+	}
+	e.Reply = e.Original.Inverse()
+	e.Reply.Dst = s.VIP
+	if e.Original.icmp() {
+		e.Reply.ICMPID = f.Port
+	} else {
+		e.Reply.DstPort = f.Port
+	}
+	return e
+}
+
+// Flows are those of the scope that this host's kernel has.
+func (s Scope) Flows() ([]flows.Flow, error) {
+	var found []flows.Flow
+	_, err := Dump(s.family(), s.Mark, func(e *Entry) bool {
+		if f, ok := s.Flow(e); ok {
+			found = append(found, f)
+		}
+		return false
+	})
+	return found, err
+}
+
+// Entries are all of the scope, those too that are no Flow.
+func (s Scope) Entries() ([]Entry, error) { return Dump(s.family(), s.Mark, s.Has) }
+
+func (s Scope) family() Family {
+	if s.VIP.Is6() {
+		return IPv6
+	}
+	return IPv4
+}
+
+// Apply makes changes that another host tells of. The entries last for as long as
+// given: their packets pass elsewhere.
+func (s Scope) Apply(w *Writer, changes []flows.Change, last func(Entry) time.Duration) error {
+	var put, ended []Entry
+	for _, c := range changes {
+		e := s.Entry(c.Flow)
+		if c.Op != flows.Put {
+			ended = append(ended, e)
+		}
+		if c.Op != flows.Delete {
+			e.Timeout = last(e)
+			put = append(put, e)
+		}
+	}
+	if err := w.Delete(ended); err != nil {
+		return err
+	}
+	return w.Put(put)
+}

@@ -1,0 +1,154 @@
+package conntrack
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Writer makes many changes of the table at a time, a hundred for one system call.
+// It is for one goroutine at a time.
+type Writer struct {
+	sock *socket
+	seq  uint32
+	once sync.Once
+}
+
+// atOnce is how many changes are asked for before the answers are read: fewer than
+// whose refusals fill the socket's buffer.
+const atOnce = 128
+
+// NewWriter opens a writer, which is to be closed.
+func NewWriter() (*Writer, error) {
+	sock, err := openSocket(0, 1<<20)
+	if err != nil {
+		return nil, err
+	}
+	return &Writer{sock: sock}, nil
+}
+
+// Close ends it.
+func (w *Writer) Close() { w.once.Do(w.sock.close) }
+
+// Put makes entries be there as given: it creates them as Insert does, and updates
+// those that are there. An entry that has the translated tuple of a given one gives
+// way to it: of two connections that were mapped to one tuple, one has ended.
+// Entries that the kernel refuses are in the error; the others are put.
+func (w *Writer) Put(entries []Entry) error {
+	refused, err := w.each(entries, func(e Entry) (*nl.NetlinkRequest, error) { return e.insertion() })
+	exist, errs := sift(entries, refused, unix.EEXIST, "create")
+	if len(exist) == 0 || err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	refused, err = w.each(exist, func(e Entry) (*nl.NetlinkRequest, error) { return e.change(0, e.state(liberal)), nil })
+	clashing, more := sift(exist, refused, unix.ENOENT, "update")
+	errs = append(errs, more...)
+	if len(clashing) == 0 || err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	if _, err = w.each(clashing, func(e Entry) (*nl.NetlinkRequest, error) { return e.rival(), nil }); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	refused, err = w.each(clashing, func(e Entry) (*nl.NetlinkRequest, error) { return e.insertion() })
+	_, more = sift(clashing, refused, 0, "create")
+	return errors.Join(append(append(errs, more...), err)...)
+}
+
+// Update changes entries as the function Update does; one that is gone is no error.
+func (w *Writer) Update(entries []Entry) error {
+	refused, err := w.each(entries, func(e Entry) (*nl.NetlinkRequest, error) { return e.change(0, e.state(liberal)), nil })
+	_, errs := sift(entries, refused, unix.ENOENT, "update")
+	return errors.Join(append(errs, err)...)
+}
+
+// Delete removes entries; one that is gone already is no error.
+func (w *Writer) Delete(entries []Entry) error {
+	refused, err := w.each(entries, func(e Entry) (*nl.NetlinkRequest, error) { return e.deletion(), nil })
+	_, errs := sift(entries, refused, unix.ENOENT, "delete")
+	return errors.Join(append(errs, err)...)
+}
+
+// sift picks the entries that were refused for the expected reason; all others are
+// errors.
+func sift(entries []Entry, refused map[int]error, expected unix.Errno, doing string) (as []Entry, errs []error) {
+	for i, e := range entries {
+		switch err := refused[i]; {
+		case err == nil:
+		case expected != 0 && errors.Is(err, expected):
+			as = append(as, e)
+		default:
+			errs = append(errs, fmt.Errorf("%s tracked connection %s in zone %d: %w", doing, e.Original, e.Zone, err))
+		}
+	}
+	return as, errs
+}
+
+// each asks for something of each entry and gives what was refused, by index.
+func (w *Writer) each(entries []Entry, request func(Entry) (*nl.NetlinkRequest, error)) (map[int]error, error) {
+	refused := map[int]error{}
+	for begin := 0; begin < len(entries); begin += atOnce {
+		end := min(begin+atOnce, len(entries))
+		first := w.seq + 1
+		var out []byte
+		last := -1
+		for i := begin; i < end; i++ {
+			w.seq++
+			req, err := request(entries[i])
+			if err != nil {
+				refused[i] = err
+				continue
+			}
+			req.Seq, req.Flags = w.seq, req.Flags&^unix.NLM_F_ACK
+			last = len(out)
+			out = append(out, req.Serialize()...)
+			for len(out)%4 != 0 {
+				out = append(out, 0)
+			}
+		}
+		if last < 0 {
+			continue
+		}
+		// Refusals come anyway, the answer to the last one tells that it is all.
+		flags := binary.NativeEndian.Uint16(out[last+6:])
+		binary.NativeEndian.PutUint16(out[last+6:], flags|unix.NLM_F_ACK)
+		until := binary.NativeEndian.Uint32(out[last+8:])
+		if err := w.sock.send(out); err != nil {
+			return refused, fmt.Errorf("change tracked connections: %w", err)
+		}
+		if err := w.answers(first, until, func(seq uint32, err error) { refused[begin+int(seq-first)] = err }); err != nil {
+			return refused, fmt.Errorf("change tracked connections: %w", err)
+		}
+	}
+	return refused, nil
+}
+
+// answers reads refusals up to the answer to the message until.
+func (w *Writer) answers(first, until uint32, refuse func(seq uint32, err error)) error {
+	for done := false; !done; {
+		b, err := w.sock.receive()
+		if err != nil {
+			return err
+		}
+		err = messages(b, func(h header, body []byte) error {
+			if h.kind != unix.NLMSG_ERROR || h.seq-first > until-first {
+				return nil // the rest of an earlier call that failed half way
+			}
+			if len(body) < 4 {
+				return errShort
+			}
+			if code := int32(binary.NativeEndian.Uint32(body)); code != 0 {
+				refuse(h.seq, unix.Errno(-code))
+			}
+			done = done || h.seq == until
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

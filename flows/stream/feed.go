@@ -1,0 +1,115 @@
+package stream
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sallyport/sallyport/flows"
+)
+
+// Feed is what this member tells about one VIP for as long as it holds it.
+type Feed struct {
+	vip      string
+	snapshot func() ([]flows.Flow, error)
+	observe  func(lag time.Duration)
+	now      func() time.Duration
+
+	mu       sync.Mutex
+	log      *flows.Log
+	news     chan struct{} // closed when there is a new batch, or the end
+	standing bool          // Seal is due
+	ended    bool
+	streams  map[*stream]bool
+
+	bytes     atomic.Uint64
+	snapshots atomic.Uint64
+}
+
+const (
+	// together is how long changes wait for others that go with them.
+	together = 2 * time.Millisecond
+	// kept is how many bytes wait for a standby that lags before it gets a snapshot
+	// instead: some hundred thousand connections.
+	kept = 8 << 20
+)
+
+func newFeed(vip string, term uint64, snapshot func() ([]flows.Flow, error), now func() time.Duration, observe func(time.Duration)) *Feed {
+	return &Feed{
+		vip: vip, snapshot: snapshot, now: now, observe: observe,
+		log: flows.NewLog(term, kept), news: make(chan struct{}), streams: map[*stream]bool{},
+	}
+}
+
+// Add tells the standbys of a change. It never waits for any of them.
+func (f *Feed) Add(c flows.Change) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch n := f.log.Add(f.now(), c); {
+	case n >= flows.MaxChanges:
+		f.seal()
+	case n > 0 && !f.standing:
+		f.standing = true
+		time.AfterFunc(together, func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.standing = false
+			f.seal()
+		})
+	}
+}
+
+// Reset says that changes were missed: every standby gets a snapshot.
+func (f *Feed) Reset() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.log.Reset()
+	f.wake()
+}
+
+func (f *Feed) seal() {
+	f.log.Seal()
+	f.wake()
+}
+
+func (f *Feed) wake() {
+	close(f.news)
+	f.news = make(chan struct{})
+}
+
+// end makes the streams end.
+func (f *Feed) end() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = true
+	f.wake()
+	for s := range f.streams {
+		_ = s.conn.NetConn().Close() // at once, whatever is being written
+	}
+}
+
+// Standby is how one of them does.
+type Standby struct {
+	Name     string
+	Lag      time.Duration
+	CaughtUp bool
+}
+
+// Feedback of a feed.
+type Feedback struct {
+	Standbys  []Standby
+	Bytes     uint64 // both ways
+	Snapshots uint64
+	Kept      int // bytes that wait for a standby
+}
+
+// Feedback as of now.
+func (f *Feed) Feedback() Feedback {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b := Feedback{Bytes: f.bytes.Load(), Snapshots: f.snapshots.Load(), Kept: f.log.Bytes()}
+	for s := range f.streams {
+		b.Standbys = append(b.Standbys, Standby{Name: s.name, Lag: s.cursor.Lag(f.now()), CaughtUp: s.cursor.CaughtUp()})
+	}
+	return b
+}
