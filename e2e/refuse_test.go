@@ -289,13 +289,13 @@ const watchRules = `
 table ip watch {
 	chain routed {
 		type filter hook forward priority -200
-		ip saddr %[1]s meta mark and 0x3f00 != 0 counter comment "unselected touched"
-		ip saddr %[2]s meta mark and 0x3f00 != 0 counter comment "selected touched"
+		ip saddr %[1]s meta mark and 0x1f00 != 0 counter comment "unselected touched"
+		ip saddr %[2]s meta mark and 0x1f00 != 0 counter comment "selected touched"
 	}
 	chain forward {
 		type filter hook forward priority 300
 		ip saddr %[1]s counter comment "unselected"
-		ip saddr %[1]s ct mark and 0x3f00 != 0 counter comment "unselected touched"
+		ip saddr %[1]s ct mark and 0x1f00 != 0 counter comment "unselected touched"
 		ip saddr %[1]s oifname "sally0" counter comment "unselected touched"
 		ip saddr %[1]s tcp flags & (syn | rst) == syn tcp option maxseg size != 1460 counter comment "unselected touched"
 	}

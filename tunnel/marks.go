@@ -13,10 +13,10 @@ import (
 // Validate says whether the mask is one contiguous field with room for a VIP.
 func (m Marks) Validate() error {
 	if m.Mask == 0 {
-		return errors.New("--mark-mask 0: give a contiguous field of at least 2 bits, such as 0x3f00")
+		return errors.New("--mark-mask 0: give a contiguous field of at least 2 bits, such as 0x1f00")
 	}
 	if field := m.Mask >> bits.TrailingZeros32(m.Mask); field&(field+1) != 0 || field < 3 {
-		return fmt.Errorf("--mark-mask %#x is not one contiguous field of at least 2 bits, such as 0x3f00", m.Mask)
+		return fmt.Errorf("--mark-mask %#x is not one contiguous field of at least 2 bits, such as 0x1f00", m.Mask)
 	}
 	return nil
 }

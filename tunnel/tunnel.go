@@ -26,11 +26,13 @@ type Config struct {
 }
 
 // DefaultConfig keeps clear of flannel (UDP 8472), Calico (UDP 4789, marks
-// 0xffff0000), kube-proxy (marks 0xc000) and kube-vip (mark 0x40).
+// 0xffff0000), kube-proxy (marks 0xc000), the portmap plugin (mark 0x2000), the AWS
+// VPC plugin (mark 0x80) and kube-vip (mark 0x40). Nothing is clear of Cilium but the
+// three bits that the others have taken.
 func DefaultConfig() Config {
 	return Config{
 		Device: "sally0", Port: 4793, VNI: 51,
-		Marks: Marks{Mask: 0x3f00}, RulePriority: 95, TableBase: 5300,
+		Marks: Marks{Mask: 0x1f00}, RulePriority: 95, TableBase: 5300,
 	}
 }
 

@@ -109,12 +109,12 @@ func TestUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if plan.Local != local || plan.FirstTable != 5301 || plan.LastTable != 5362 || len(plan.Rules) != 2 || len(plan.Routes) != 4 {
+	if plan.Local != local || plan.FirstTable != 5301 || plan.LastTable != 5330 || len(plan.Rules) != 2 || len(plan.Routes) != 4 {
 		t.Fatalf("plan is %+v", plan)
 	}
 	for v, remote := range map[netip.Addr]netip.Addr{vipA: inside, vipB: vipB} {
 		table := cfg.TableBase + slots[v]
-		if !slices.Contains(plan.Rules, Rule{Value: uint32(slots[v]) << 8, Mask: 0x3f00, Table: table, Priority: 95}) {
+		if !slices.Contains(plan.Rules, Rule{Value: uint32(slots[v]) << 8, Mask: 0x1f00, Table: table, Priority: 95}) {
 			t.Errorf("no rule for %s in %v", v, plan.Rules)
 		}
 		for _, r := range []Route{
@@ -167,7 +167,7 @@ func TestPlansKeepToTheirTables(t *testing.T) {
 			}
 		}
 	}
-	if len(down.Routes) != 200 || len(down.Rules) != 1 || down.Rules[0].Value != 0x3f00 {
+	if len(down.Routes) != 200 || len(down.Rules) != 1 || down.Rules[0].Value != 0x1f00 {
 		t.Errorf("%d routes, rules %v", len(down.Routes), down.Rules)
 	}
 	if !slices.EqualFunc(down.Routes, cfg.Downward(local, nodeOf).Routes, func(a, b Route) bool { return a == b }) {

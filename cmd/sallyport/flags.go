@@ -169,7 +169,7 @@ func (c *common) resolve(program, podsOf string, log *slog.Logger) (resolved, er
 	mask, err := strconv.ParseUint(strings.TrimPrefix(strings.ToLower(c.markMask), "0x"), 16, 32)
 	r.tunnel.Marks.Mask = uint32(mask)
 	if err != nil {
-		fail("--mark-mask %s: give a hexadecimal number of 32 bits, such as 0x3f00", c.markMask)
+		fail("--mark-mask %s: give a hexadecimal number of 32 bits, such as 0x1f00", c.markMask)
 	} else if err := r.tunnel.Validate(); err != nil {
 		errs = append(errs, err)
 	}

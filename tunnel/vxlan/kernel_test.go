@@ -20,12 +20,12 @@ import (
 // foreign is what others may have around, some of it in our very tables.
 const foreign = `ip route add 198.51.100.0/24 via 192.0.2.77
 ip route add table 5301 10.9.0.0/16 via 192.0.2.77
-ip route add table 5363 throw 10.9.1.0/24 proto static
-ip route add table 5363 10.244.0.1 via 192.0.2.77 metric 9
+ip route add table 5331 throw 10.9.1.0/24 proto static
+ip route add table 5331 10.244.0.1 via 192.0.2.77 metric 9
 ip route add table 4242 default via 192.0.2.77
 ip rule add pref 95 fwmark 0x1/0x1 lookup 4242
-ip rule add pref 95 fwmark 0x3f00/0x3f00 lookup 5363
-ip rule add pref 94 from 10.0.0.0/8 lookup 5363
+ip rule add pref 95 fwmark 0x1f00/0x1f00 lookup 5331
+ip rule add pref 94 from 10.0.0.0/8 lookup 5331
 ip rule add pref 96 to 10.0.0.0/8 lookup 5301 proto static
 ip -6 rule add pref 95 fwmark 0x1/0x1 lookup 4242
 ip link add other0 type vxlan id 7 dstport 4789 dev eth0
@@ -85,18 +85,18 @@ func TestForeignIsNotTouched(t *testing.T) {
 // are served.
 func TestForeignRouteInOurPlace(t *testing.T) {
 	host(t)
-	shell(t, "ip route add table 5363 10.244.0.3 via 192.0.2.77")
+	shell(t, "ip route add table 5331 10.244.0.3 via 192.0.2.77")
 	cfg := tunnel.DefaultConfig()
 	a := applier(t, cfg)
 	err := a.Apply(t.Context(), cfg.Downward(local, pods(5)))
 	if err == nil || !strings.Contains(err.Error(), "10.244.0.3/32") || !strings.Contains(err.Error(), "--table-base") {
 		t.Errorf("error is %v", err)
 	}
-	got := shell(t, "ip route show table 5363")
+	got := shell(t, "ip route show table 5331")
 	if !strings.Contains(got, "10.244.0.3 via 192.0.2.77") || strings.Count(got, "encap") != 4 {
 		t.Errorf("table is\n%s", got)
 	}
-	if rules := shell(t, "ip rule"); !strings.Contains(rules, "5363") {
+	if rules := shell(t, "ip rule"); !strings.Contains(rules, "5331") {
 		t.Errorf("rules are\n%s", rules)
 	}
 }
@@ -112,26 +112,26 @@ func TestRepairAfterTampering(t *testing.T) {
 		"sysctl -qw net.ipv4.conf.sally0.rp_filter=1",
 		"ip rule flush; ip rule add pref 32766 lookup main proto kernel; ip rule add pref 32767 lookup default proto kernel",
 		"ip rule del pref 95",
-		"ip rule add pref 95 fwmark 0x100/0x100 lookup 5363 proto 83",
-		"ip rule add pref 90 iif lo fwmark 0x3f00/0x3f00 lookup 5363 proto 83",
-		"ip rule add pref 90 lookup 5363 suppress_prefixlength 0 proto 83",
-		"ip rule add pref 95 lookup 5363 proto 83", // removing it hits ours
-		"ip route add 10.244.0.2 dev sally0 table 5363 proto 83 metric 3",
-		"ip route append 10.244.0.2 dev sally0 table 5363 proto 83", // removing it hits ours
-		"ip route flush table 5363",
-		"ip route del 10.244.0.2 table 5363",
-		"ip route add 10.244.9.9 encap ip id 51 src 192.0.2.1 dst 192.0.2.3 dev sally0 table 5363 proto 83",
-		"ip route replace 10.244.0.2 encap ip id 51 dst 192.0.2.99 dev sally0 table 5363 proto 83",
-		"ip route replace 10.244.0.2 encap ip id 52 dst 192.0.2.3 dev sally0 table 5363 proto 83",
-		"ip route replace 10.244.0.2 encap ip id 51 dst 192.0.2.3 ttl 3 dev sally0 table 5363 proto 83",
-		"ip route replace 10.244.0.2 via 192.0.2.9 table 5363 proto 83",
-		"ip route replace throw 10.244.0.2 table 5363 proto 83",
-		"ip route replace blackhole 10.244.0.2 table 5363 proto 83",
-		"ip route prepend 10.244.0.2 via 192.0.2.9 metric 5 table 5363 proto 83",
-		"ip route append 10.244.0.2 via 192.0.2.9 table 5363 proto 83",
-		"ip route prepend 10.244.0.2 via 192.0.2.9 table 5363 proto 83",
-		"ip route prepend 10.244.0.2 via 192.0.2.9 table 5363 proto 83; ip route del 10.244.0.2 encap ip id 51 src 192.0.2.1 dst 192.0.2.3 dev sally0 table 5363",
-		"ip route append 10.244.0.2 via 192.0.2.9 table 5363 proto 83; ip route del 10.244.0.2 encap ip id 51 src 192.0.2.1 dst 192.0.2.3 dev sally0 table 5363; ip route append 10.244.0.2 via 192.0.2.8 table 5363 proto 83",
+		"ip rule add pref 95 fwmark 0x100/0x100 lookup 5331 proto 83",
+		"ip rule add pref 90 iif lo fwmark 0x1f00/0x1f00 lookup 5331 proto 83",
+		"ip rule add pref 90 lookup 5331 suppress_prefixlength 0 proto 83",
+		"ip rule add pref 95 lookup 5331 proto 83", // removing it hits ours
+		"ip route add 10.244.0.2 dev sally0 table 5331 proto 83 metric 3",
+		"ip route append 10.244.0.2 dev sally0 table 5331 proto 83", // removing it hits ours
+		"ip route flush table 5331",
+		"ip route del 10.244.0.2 table 5331",
+		"ip route add 10.244.9.9 encap ip id 51 src 192.0.2.1 dst 192.0.2.3 dev sally0 table 5331 proto 83",
+		"ip route replace 10.244.0.2 encap ip id 51 dst 192.0.2.99 dev sally0 table 5331 proto 83",
+		"ip route replace 10.244.0.2 encap ip id 52 dst 192.0.2.3 dev sally0 table 5331 proto 83",
+		"ip route replace 10.244.0.2 encap ip id 51 dst 192.0.2.3 ttl 3 dev sally0 table 5331 proto 83",
+		"ip route replace 10.244.0.2 via 192.0.2.9 table 5331 proto 83",
+		"ip route replace throw 10.244.0.2 table 5331 proto 83",
+		"ip route replace blackhole 10.244.0.2 table 5331 proto 83",
+		"ip route prepend 10.244.0.2 via 192.0.2.9 metric 5 table 5331 proto 83",
+		"ip route append 10.244.0.2 via 192.0.2.9 table 5331 proto 83",
+		"ip route prepend 10.244.0.2 via 192.0.2.9 table 5331 proto 83",
+		"ip route prepend 10.244.0.2 via 192.0.2.9 table 5331 proto 83; ip route del 10.244.0.2 encap ip id 51 src 192.0.2.1 dst 192.0.2.3 dev sally0 table 5331",
+		"ip route append 10.244.0.2 via 192.0.2.9 table 5331 proto 83; ip route del 10.244.0.2 encap ip id 51 src 192.0.2.1 dst 192.0.2.3 dev sally0 table 5331; ip route append 10.244.0.2 via 192.0.2.8 table 5331 proto 83",
 		"ip link del sally0; ip link add sally0 type vxlan id 51 dstport 4793 dev eth0",
 		"ip link del sally0; ip link add sally0 type vxlan external dstport 4793",
 		"ip link del sally0; ip link add sally0 type vxlan external gpe dstport 4000; ip link set sally0 up",
@@ -142,7 +142,7 @@ func TestRepairAfterTampering(t *testing.T) {
 			a := applier(t, cfg)
 			plan := cfg.Downward(local, pods(5))
 			apply(t, a, plan)
-			look := "ip -d rule; ip -d route show table 5363; ip addr show dev sally0 | grep -v valid | sed 's/^[0-9]*//'; cat /proc/sys/net/ipv4/conf/sally0/rp_filter; ip -d link show sally0 | sed 's/^[0-9]*//'"
+			look := "ip -d rule; ip -d route show table 5331; ip addr show dev sally0 | grep -v valid | sed 's/^[0-9]*//'; cat /proc/sys/net/ipv4/conf/sally0/rp_filter; ip -d link show sally0 | sed 's/^[0-9]*//'"
 			before := shell(t, look)
 			shell(t, harm)
 			if n := writes(a, func() { apply(t, a, plan) }); n == 0 {
@@ -184,7 +184,7 @@ func TestTwoProgramsShareTheDevice(t *testing.T) {
 	if n := writes(agent, func() { apply(t, agent, upward) }); n != 0 {
 		t.Errorf("the gateway's removal cost the agent %d messages", n)
 	}
-	if got := shell(t, "ip rule; ip route show table all"); strings.Contains(got, "5363") {
+	if got := shell(t, "ip rule; ip route show table all"); strings.Contains(got, "5331") {
 		t.Errorf("the gateway's tables are still there:\n%s", got)
 	}
 }
@@ -332,7 +332,7 @@ func TestBadRoutesDoNotStopTheOthers(t *testing.T) {
 	if err == nil || strings.Count(err.Error(), "IPv6 is not there yet") != 2 {
 		t.Errorf("error is %v", err)
 	}
-	if got := strings.Count(shell(t, "ip route show table 5363"), "encap"); got != 3 {
+	if got := strings.Count(shell(t, "ip route show table 5331"), "encap"); got != 3 {
 		t.Errorf("%d routes, want 3", got)
 	}
 }
@@ -353,7 +353,7 @@ func TestRefusedMessagesAreNamed(t *testing.T) {
 		if i%batch == 7 {
 			index = 9999
 		}
-		r := tunnel.Route{Table: 5363, Dst: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32), Remote: vipA}
+		r := tunnel.Route{Table: 5331, Dst: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32), Remote: vipA}
 		reqs = append(reqs, putRoute(r, end{51, index, local}, false))
 	}
 	err = a.conn.change(t.Context(), reqs)
@@ -365,7 +365,7 @@ func TestRefusedMessagesAreNamed(t *testing.T) {
 			t.Errorf("error lacks %s: %v", want, err)
 		}
 	}
-	list, err := a.conn.routes(unix.AF_INET, 5363, Protocol)
+	list, err := a.conn.routes(unix.AF_INET, 5331, Protocol)
 	if err != nil || len(list) != 3*batch+5-3 {
 		t.Errorf("%d routes, %v", len(list), err)
 	}

@@ -119,7 +119,7 @@ func TestApplyMakesWhatTheScriptMakes(t *testing.T) {
 		t.Errorf("routes are\n%swant\n%s", routes, want)
 	}
 	rules := shell(t, "ip -d rule show pref 95")
-	if want := fmt.Sprintf("95:\tfrom all fwmark %#x/0x3f00 lookup %d proto 83\n", plan.Rules[0].Value, table); rules != want {
+	if want := fmt.Sprintf("95:\tfrom all fwmark %#x/0x1f00 lookup %d proto 83\n", plan.Rules[0].Value, table); rules != want {
 		t.Errorf("rules are %q, want %q", rules, want)
 	}
 }
