@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -19,9 +20,14 @@ type listedRule struct {
 	message  []byte // sent back, it deletes this rule
 }
 
-// rules lists the ip rules of a family with our protocol. The kernel cannot
-// filter them.
+// rules lists the ip rules of a family with our protocol.
 func (c *conn) rules(family uint8) ([]listedRule, error) {
+	list, err := c.allRules(family)
+	return slices.DeleteFunc(list, func(r listedRule) bool { return r.protocol != Protocol }), err
+}
+
+// allRules lists the ip rules of a family; the kernel cannot filter them.
+func (c *conn) allRules(family uint8) ([]listedRule, error) {
 	// A struct fib_rule_hdr has the layout of a struct rtmsg, its action in the
 	// place of the type (include/uapi/linux/fib_rules.h).
 	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: family}}
@@ -30,9 +36,7 @@ func (c *conn) rules(family uint8) ([]listedRule, error) {
 		if len(b) < unix.SizeofRtMsg || b[0] != family {
 			return
 		}
-		if r := decodeRule(b); r.protocol == Protocol {
-			list = append(list, r)
-		}
+		list = append(list, decodeRule(b))
 	})
 	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
 		return nil, fmt.Errorf("list ip rules: %w", err)
