@@ -1,0 +1,112 @@
+package e2e
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/e2e/lab"
+	"github.com/sallyport/sallyport/steer"
+)
+
+// awaitSelected waits until node j's agent steers the pod, or does not.
+func (w *world) awaitSelected(j int, pod string, want bool) {
+	w.t.Helper()
+	w.await(func() error {
+		got := false
+		for _, p := range w.status(lab.Agent, j).Pods {
+			got = got || p.Name == pod
+		}
+		if got != want {
+			return fmt.Errorf("%s is steered: %t, want %t", pod, got, want)
+		}
+		return nil
+	})
+}
+
+// A deleted pod's address is worth nothing to the next pod, though no manifest says
+// yet that it is deleted.
+func TestAnAddressIsWorthNothingOnceItsPodIsGone(t *testing.T) {
+	for name, routed := range map[string]bool{"bridge": false, "route": true} {
+		t.Run(name, func(t *testing.T) {
+			w := start(t, lab.Options{})
+			w.holder()
+			if routed {
+				w.must(w.RoutePod(selected(2)))
+			}
+			w.seenEventually(selected(2), partner, theVIP)
+			s, err := w.StartStream(selected(2), partner, 5*time.Millisecond)
+			w.must(err)
+			old, err := w.Pod(selected(2))
+			w.must(err)
+			s.Stop()
+			w.must(w.LosePod(selected(2)))
+			w.awaitSelected(2, selected(2), false)
+			w.await(func() error {
+				if left := w.tracked(2, old.Addr); left != "" {
+					return fmt.Errorf("its connections are still there: %s", left)
+				}
+				return nil
+			})
+			held := w.dropped(lab.Agent, 2)[steer.Unknown].Packets
+
+			heir, err := w.AddPod(lab.PodSpec{Name: "heir", Node: 2, Addr: old.Addr, Unlisted: true})
+			w.must(err)
+			if routed {
+				w.must(w.RoutePod("heir"))
+			}
+			w.silent("heir")
+			w.awaitDropped(2, steer.Unknown, held+1)
+			w.sees("heir", lab.PublicAddr, w.NodeIP(2))
+			w.noLeak()
+
+			w.must(w.Annotate("heir", "payments")) // both are in the view now
+			w.seenEventually("heir", partner, theVIP)
+			w.must(w.Manifests.Remove("Pod", "default", selected(2)))
+			w.sees("heir", partner, theVIP)
+			if heir.UID == old.UID {
+				t.Error("the heir has the old pod's UID")
+			}
+			w.noLeak()
+		})
+	}
+}
+
+// A link that flaps, or a route that is written anew, does not cost a live pod more
+// than the moment.
+func TestALivePodComesBack(t *testing.T) {
+	w := start(t, lab.Options{})
+	w.holder()
+	w.seenEventually(selected(1), partner, theVIP)
+	port, err := w.PodPort(selected(1))
+	w.must(err)
+	ip := func(args ...string) {
+		t.Helper()
+		_, err := w.Exec("n1", "ip", args...)
+		w.must(err)
+	}
+	ip("link", "set", port, "down")
+	ip("link", "set", port, "up")
+	w.seenEventually(selected(1), partner, theVIP)
+
+	w.must(w.RoutePod(selected(3)))
+	pod, err := w.Pod(selected(3))
+	w.must(err)
+	port, err = w.PodPort(selected(3))
+	w.must(err)
+	// It was behind the bridge, and its interface is still there.
+	w.seenEventually(selected(3), partner, theVIP)
+	w.must(w.agent(3).Stop()) // an agent that knows it by its route only
+	_, err = w.StartAgent(3)
+	w.must(err)
+	w.await(w.ready(lab.Agent, 3))
+	w.seenEventually(selected(3), partner, theVIP)
+	_, err = w.Exec("n3", "ip", "route", "del", pod.Addr.String()+"/32", "dev", port)
+	w.must(err)
+	w.awaitSelected(3, selected(3), false)
+	_, err = w.Exec("n3", "ip", "route", "add", pod.Addr.String()+"/32", "dev", port)
+	w.must(err)
+	w.awaitSelected(3, selected(3), true)
+	w.seenEventually(selected(3), partner, theVIP)
+	w.noLeak()
+}
