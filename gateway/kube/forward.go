@@ -104,6 +104,10 @@ func (f *Forwarder) dial(ctx context.Context, namespace, pod string, port int) (
 	}
 	resp, err := f.client.Do(req)
 	if err != nil {
+		var long *url.Error
+		if errors.As(err, &long) { // the URL is of no use to the reader
+			err = long.Err
+		}
 		return nil, fmt.Errorf("forward to pod %s/%s: %w", namespace, pod, err)
 	}
 	conn, ok := resp.Body.(io.ReadWriteCloser)
