@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"syscall"
 	"time"
 
@@ -31,7 +32,10 @@ func Serve(ctx context.Context, addr string, p Program, metrics *Metrics, log *s
 	if err != nil {
 		hint := "give ADDRESS:PORT"
 		if errors.Is(err, syscall.EADDRINUSE) {
-			hint = "is another replica or agent on this host using the port?"
+			hint = "give another address and port, or end what has it: the program tries again when it is restarted"
+		}
+		if at, ok := netip.ParseAddrPort(addr); ok == nil {
+			err = PortTaken(err, "tcp", at.Port())
 		}
 		return fmt.Errorf("listen for --http %s: %w (%s)", addr, err, hint)
 	}

@@ -65,6 +65,7 @@ type Agent struct {
 	loop   *reconcile.Loop
 	tunnel *vxlan.Applier
 	filter *host.Filter
+	clash  *host.Clashes
 	host   *layer2.Host
 	fence  *layer2.Fence // of a gateway on this host, only read
 	reaper *layer2.Reaper
@@ -90,6 +91,7 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 	if a.tunnel, err = vxlan.New(cfg.Tunnel, log); err != nil {
 		return nil, err
 	}
+	a.clash = host.NewClashes(cfg.Tunnel.Marks, 0, a.tunnel, log)
 	a.loop = reconcile.New("agent", log, a.reconcile)
 	a.wiring = wiring.New(a.loop.Kick, log)
 	a.view = host.NewView(source, cfg.StateDir, "agent", a.loop.Kick, log)
@@ -119,6 +121,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.view.Run(ctx) })
 	g.Go(func() error { return a.loop.Run(ctx) })
 	g.Go(func() error { return a.reaper.Run(ctx) })
+	g.Go(func() error { return a.clash.Run(ctx) })
 	g.Go(func() error { return host.Serve(ctx, a.cfg.HTTP, a, a.metrics, a.log) })
 	return g.Wait()
 }
@@ -165,7 +168,7 @@ func (a *Agent) applyView(ctx context.Context) error {
 
 	// The way out first, then the rules that send packets there: these in any case, for
 	// they also keep packets from every other way.
-	if err := errors.Join(a.tunnel.Apply(ctx, up), a.filter.Apply(ctx, table)); err != nil {
+	if err := errors.Join(host.PortTaken(a.tunnel.Apply(ctx, up), "udp", a.cfg.Tunnel.Port), a.filter.Apply(ctx, table)); err != nil {
 		return err
 	}
 	if err := a.forget(local.Pods, plan); err != nil {
@@ -237,6 +240,7 @@ func (a *Agent) Status(ctx context.Context) host.Status {
 	s.Dropped = dropped
 	s.Problems = append(s.Problems, a.filter.Problems()...)
 	s.Problems = append(s.Problems, a.tunnel.Check()...)
+	s.Problems = append(s.Problems, a.clash.Problems()...)
 	return s
 }
 

@@ -73,6 +73,7 @@ type Replica struct {
 	loop   *reconcile.Loop
 	tunnel *vxlan.Applier
 	filter *host.Filter
+	clash  *host.Clashes
 
 	gossip     *gossip.Gossip
 	host       *layer2.Host
@@ -113,6 +114,7 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 	if r.gossip, err = gossip.New(cfg.Gossip); err != nil {
 		return nil, err
 	}
+	r.clash = host.NewClashes(cfg.SNAT.Tunnel.Marks, cfg.SNAT.Zone, r.tunnel, log)
 	r.loop = reconcile.New("gateway", log, r.reconcile)
 	r.view = host.NewView(source, cfg.StateDir, "gateway", r.loop.Kick, log)
 	if r.host, err = layer2.Open(); err != nil {
@@ -173,7 +175,10 @@ func (r *Replica) Run(ctx context.Context) error {
 	// Gossip and keeper outlive the election, which says farewell through them.
 	after, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	g.Go(func() error { return r.gossip.Run(after) })
+	g.Go(func() error {
+		err, port := r.gossip.Run(after), r.cfg.Gossip.Bind.Port()
+		return host.PortTaken(host.PortTaken(err, "udp", port), "tcp", port)
+	})
 	if r.cfg.Peers != nil {
 		g.Go(func() error { return r.cfg.Peers.Run(ctx, r.gossip.SetPeers) })
 	}
@@ -194,6 +199,7 @@ func (r *Replica) Run(ctx context.Context) error {
 			return nil
 		})
 	}
+	g.Go(func() error { return r.clash.Run(ctx) })
 	g.Go(func() error { return host.Serve(ctx, r.cfg.HTTP, r, r.metrics, r.log) })
 	return g.Wait()
 }
@@ -237,7 +243,7 @@ func (r *Replica) applyView(ctx context.Context) error {
 	}
 	// One pod without a way must not keep the others from their rules.
 	if err := errors.Join(
-		r.tunnel.Apply(ctx, r.cfg.SNAT.Tunnel.Downward(r.cfg.NodeIP, nodeOf)),
+		host.PortTaken(r.tunnel.Apply(ctx, r.cfg.SNAT.Tunnel.Downward(r.cfg.NodeIP, nodeOf)), "udp", r.cfg.SNAT.Tunnel.Port),
 		r.filter.Apply(ctx, table),
 	); err != nil {
 		return err

@@ -72,6 +72,7 @@ func (r *Replica) Status(ctx context.Context) host.Status {
 	}
 	s.Problems = append(s.Problems, r.filter.Problems()...)
 	s.Problems = append(s.Problems, r.tunnel.Check()...)
+	s.Problems = append(s.Problems, r.clash.Problems()...)
 	s.Problems = append(s.Problems, r.watch.problems()...)
 	s.Problems = append(s.Problems, r.conflicts.problems()...)
 	for _, p := range r.gossip.Problems() {
