@@ -73,8 +73,9 @@ vuln: ## Look for known vulnerabilities, where the database can be reached
 docs: ## Write the flags of the commands into docs/commands.md
 	$(GO) test -count 1 -run TestCommandsPage ./cmd/sallyport -update
 
-generate: ## Regenerate deepcopy methods and the CRD
+generate: ## Regenerate deepcopy methods, the CRD and the chart's README
 	$(GO) run $(CONTROLLER_GEN) object crd paths=./api/... output:crd:dir=charts/sallyport/files/crds
+	$(GO) test -count 1 -run TestTheReadmeHasEveryValue ./charts -update
 
 check-generated: generate
 	git diff --exit-code -- api charts

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/sallyport/sallyport/gateway/kube/uninstall"
@@ -35,7 +36,11 @@ left. Exit status 1 when another node is not clean in time.`,
 			if err != nil {
 				return err
 			}
-			config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+			api := rest.InClusterConfig
+			if kubeconfig != "" {
+				api = func() (*rest.Config, error) { return clientcmd.BuildConfigFromFlags("", kubeconfig) }
+			}
+			config, err := api()
 			if err != nil {
 				return fmt.Errorf("read how to reach the API server: %w", err)
 			}

@@ -1,0 +1,103 @@
+package charts_test
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestRefusals(t *testing.T) {
+	tests := []struct {
+		name    string
+		options []string
+		want    []string // in the message
+	}{
+		{"no VIP", []string{"--set", "gateway.vips=null"}, []string{"gateway", "vips"}},
+		{"empty list of VIPs", []string{"--set-json", "gateway.vips=[]"}, []string{"/gateway/vips", "minItems"}},
+		{"VIP not in a list", []string{"--set", "gateway.vips=192.0.2.10"}, []string{"/gateway/vips", "want array"}},
+		{"VIP that is none", []string{"--set", "gateway.vips={here}"}, []string{"/gateway/vips/0", "'here'"}},
+		{"VIP with a prefix length", []string{"--set", "gateway.vips={192.0.2.10/24}"}, []string{"/gateway/vips/0", "192.0.2.10/24"}},
+		{"VIP out of range", []string{"--set", "gateway.vips={192.0.2.256}"}, []string{"gateway.vips: 192.0.2.256 is no IPv4 address"}},
+		{"inside address out of range", []string{"--set", `gateway.vips={192.0.2.10\,via=10.0.0.999}`}, []string{"gateway.vips: 10.0.0.999 is no IPv4 address"}},
+		{"IPv6 VIP", []string{"--set", "gateway.vips={2001:db8::10}"}, []string{"/gateway/vips/0", "2001:db8::10"}},
+		{"loopback VIP", []string{"--set", "gateway.vips={127.0.0.1}"}, []string{"gateway.vips: 127.0.0.1 cannot be held"}},
+		{"multicast VIP", []string{"--set", "gateway.vips={224.0.0.18}"}, []string{"gateway.vips: 224.0.0.18 cannot be held"}},
+		{"link-local VIP", []string{"--set", "gateway.vips={169.254.0.1}"}, []string{"gateway.vips: 169.254.0.1 cannot be held"}},
+		{"one VIP twice", []string{"--set", "gateway.vips={192.0.2.10,192.0.2.10}"}, []string{"/gateway/vips", "equal"}},
+		{"one address in two VIPs", []string{"--set", "gateway.vips={192.0.2.10,192.0.2.10@eth0}"}, []string{`192.0.2.10 is in "192.0.2.10" and in "192.0.2.10@eth0"`}},
+		{"a VIP inside of another", []string{"--set", `gateway.vips={192.0.2.10,192.0.2.11\,via=192.0.2.10}`}, []string{"gateway.vips: 192.0.2.10 is in"}},
+		{"even replicas", []string{"--set", "gateway.replicas=2"}, []string{"2 gateways survive no more failures than 1", "gateway.acceptEvenReplicas=true"}},
+		{"no replicas", []string{"--set", "gateway.replicas=0"}, []string{"/gateway/replicas", "minimum"}},
+		{"timing that is none", []string{"--set", "gateway.timing=slow"}, []string{"/gateway/timing", "'fast', 'default', 'wan'"}},
+		{"gossip on the tunnel's port", []string{"--set", "gossip.port=4793"}, []string{"gossip.port and tunnel.port are both 4793"}},
+		{"two HTTP endpoints on one port", []string{"--set", "agent.httpPort=9871"}, []string{"agent.httpPort and gateway.httpPort are both 9871"}},
+		{"gossip on an HTTP port", []string{"--set", "gossip.port=9872"}, []string{"agent.httpPort and gossip.port are both 9872"}},
+		{"replication on the gossip's port", []string{"--set", "replication.port=7964"}, []string{"gossip.port and replication.port are both 7964"}},
+		{"port 0", []string{"--set", "tunnel.port=0"}, []string{"/tunnel/port", "minimum"}},
+		{"port beyond", []string{"--set", "gossip.port=65536"}, []string{"/gossip/port", "maximum"}},
+		{"VNI beyond", []string{"--set", "tunnel.vni=16777216"}, []string{"/tunnel/vni", "maximum"}},
+		{"device of another's name", []string{"--set", "tunnel.device=vxlan0"}, []string{"/tunnel/device", "vxlan0"}},
+		{"mark mask with a gap", []string{"--set-string", "kernel.markMask=0x5"}, []string{"/kernel/markMask", "0x5"}},
+		{"mark mask of one bit", []string{"--set-string", "kernel.markMask=0x100"}, []string{"/kernel/markMask", "0x100"}},
+		{"mark mask of 40 bits", []string{"--set-string", "kernel.markMask=0xff00000000"}, []string{"/kernel/markMask"}},
+		{"mark mask as a number", []string{"--set", "kernel.markMask=16128"}, []string{"/kernel/markMask", "want string"}},
+		{"rule priority after main", []string{"--set", "kernel.rulePriority=32766"}, []string{"/kernel/rulePriority", "maximum"}},
+		{"zone 0", []string{"--set", "gateway.conntrackZone=0"}, []string{"/gateway/conntrackZone", "minimum"}},
+		{"packet filter that is none", []string{"--set", "kernel.netfilter=ebpf"}, []string{"/kernel/netfilter", "'nftables'"}},
+		{"range that is none", []string{"--set", "cluster.internalCIDRs={10.96.0.0}"}, []string{"/cluster/internalCIDRs/0", "10.96.0.0"}},
+		{"pod range that is none", []string{"--set", "cluster.podCIDRs={10.244.0.0/33}"}, []string{"/cluster/podCIDRs/0", "10.244.0.0/33"}},
+		{"node ports backwards", []string{"--set", "cluster.nodePorts=32767-30000"}, []string{"cluster.nodePorts: 32767-30000"}},
+		{"node ports that are none", []string{"--set", "cluster.nodePorts=all"}, []string{"/cluster/nodePorts", "'all'"}},
+		{"log level that is none", []string{"--set", "logLevel=verbose"}, []string{"/logLevel", "'debug'"}},
+		{"digest that is none", []string{"--set", "image.digest=sha256:1"}, []string{"/image/digest", "sha256:1"}},
+		{"tag that YAML takes for a number", []string{"--set", "image.tag=1"}, []string{"/image/tag", "want string"}},
+		{"argument that is none", []string{"--set", "agent.extraArgs={debug}"}, []string{"/agent/extraArgs/0", "debug"}},
+		{"state in the root", []string{"--set", "stateDir=/"}, []string{"/stateDir"}},
+		{"state in a folder that others use", []string{"--set", "stateDir=/var"}, []string{"/stateDir"}},
+		{"negative rotation", []string{"--set", "gossip.rotation=-1"}, []string{"/gossip/rotation", "minimum"}},
+		{"monitor of what nobody reaches", []string{"--set", "podMonitor.enabled=true"}, []string{"podMonitor.enabled", "http.expose=true"}},
+		{"an unknown value", []string{"--set", "gateways.replicas=3"}, []string{"'gateways' not allowed"}},
+		{"an unknown value further in", []string{"--set", "gateway.vip=192.0.2.10"}, []string{"/gateway", "'vip' not allowed"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := rendering(t, tt.options...)
+			if err == nil {
+				t.Fatal("was not refused")
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("the message has not %q:\n%v", want, err)
+				}
+			}
+		})
+	}
+}
+
+func TestAnOldKubernetesIsRefused(t *testing.T) {
+	if _, err := helm(t, "template", "egress", chart, "--set", "gateway.vips={192.0.2.10}", "--kube-version", "1.30.9"); err == nil || !strings.Contains(err.Error(), ">=1.31") {
+		t.Errorf("%v", err)
+	}
+}
+
+// What looks like the mistakes above and is none.
+func TestAccepted(t *testing.T) {
+	for _, options := range [][]string{
+		{"--set", `gateway.vips={192.0.2.10@eth0\,via=10.0.0.10@eth1,192.0.2.255}`},
+		{"--set", "gateway.replicas=2,gateway.acceptEvenReplicas=true"},
+		{"--set", "gateway.replicas=1"},
+		{"--set-string", "kernel.markMask=0x3"},
+		{"--set-string", "kernel.markMask=0x6"},
+		{"--set-string", "kernel.markMask=0x1F8000"},
+		{"--set-string", "kernel.markMask=0xffffffff"},
+		{"--set", "cluster.nodePorts=none,cluster.internalCIDRs={10.96.0.0/12},cluster.podCIDRs={10.244.0.0/16}"},
+		{"--set", "podMonitor.enabled=true,http.expose=true,grafanaDashboard.enabled=true"},
+		{"--set", "crds.install=false,gossip.existingSecret=theirs"},
+		{"--set", "agent.maxUnavailable=3"},
+	} {
+		t.Run(options[1], func(t *testing.T) {
+			t.Parallel()
+			render(t, options...)
+		})
+	}
+}
