@@ -67,18 +67,18 @@ func difference(tx *knftables.Transaction, w *wanted, have *present) *change {
 	for _, c := range w.chains {
 		d.rules(family, w.name, c, have)
 	}
-	// What nothing of the above refers to any more can go. The maps go before the
-	// chains and counters that they lead to.
-	for _, name := range slices.Sorted(maps.Keys(have.sets)) {
-		if _, wanted := w.sets[name]; !wanted {
-			tx.Delete(&knftables.Set{Family: family, Table: w.name, Name: name})
-		}
-	}
+	// What nothing of the above refers to any more can go: first the rules of chains,
+	// which look maps up, then the maps, which lead to chains and counters.
 	var stale []string
 	for _, name := range slices.Sorted(maps.Keys(have.chains)) {
 		if !chains[name] {
 			stale = append(stale, name)
 			tx.Flush(&knftables.Chain{Family: family, Table: w.name, Name: name})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(have.sets)) {
+		if _, wanted := w.sets[name]; !wanted {
+			tx.Delete(&knftables.Set{Family: family, Table: w.name, Name: name})
 		}
 	}
 	for _, name := range stale {

@@ -270,9 +270,17 @@ func TestApplyFromAnywhere(t *testing.T) {
 				table.Chains = append(table.Chains, nf.Chain{Name: way.To[v], Rules: []nf.Rule{{Action: nf.SetMark{Value: v, Mask: 0xff00}}}})
 			}
 		}
+		sending := nf.Rule{Action: way}
+		switch rapid.SampledFrom([]string{"here", "in a chain of its own", "nowhere"}).Draw(t, "looked up") {
+		case "in a chain of its own":
+			table.Chains = append(table.Chains, nf.Chain{Name: "apart", Rules: []nf.Rule{sending}})
+			sending = nf.Rule{Match: nf.Match{SrcNet: netip.MustParsePrefix("10.0.0.0/8")}, Action: nf.Goto{Chain: "apart"}}
+		case "nowhere":
+			table.Chains, table.Classifiers, sending = nil, nil, nf.Rule{Action: nf.Return{}}
+		}
 		hook := rapid.SampledFrom([]nf.Hook{nf.PreroutingMangle, nf.ForwardMangle}).Draw(t, "hook")
 		table.Chains = append(table.Chains, nf.Chain{Name: "steer", Hook: hook, Early: rapid.Bool().Draw(t, "early"), Rules: []nf.Rule{
-			{Action: way}, {Action: nf.CountConnMark{Mask: 0xff00, Names: names}},
+			sending, {Action: nf.CountConnMark{Mask: 0xff00, Names: names}},
 		}})
 		if err := a.Apply(ctx, table); err != nil {
 			t.Fatal(err)
