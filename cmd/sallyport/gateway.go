@@ -20,7 +20,8 @@ import (
 func gatewayCommand() *cobra.Command {
 	var c common
 	var replicas int
-	var gossipPort, zone uint16
+	var gossipPort, flowsPort, zone uint16
+	var replicate bool
 	var join, members []string
 	var name, keyFile, timing, nodePorts string
 	cmd := &cobra.Command{
@@ -54,6 +55,12 @@ and leaves its rules; "sallyport cleanup" removes them.`,
 			}
 			if gossipPort == 0 {
 				errs = append(errs, errors.New("--gossip-port 0: give a port that the others can reach, the same on each"))
+			}
+			if replicate && (flowsPort == 0 || flowsPort == gossipPort) {
+				errs = append(errs, fmt.Errorf("--flows-port %d: give a port that is not --gossip-port's, the same on each; or --replicate=false", flowsPort))
+			}
+			if !replicate {
+				flowsPort = 0
 			}
 			if zone == 0 {
 				errs = append(errs, errors.New("--conntrack-zone 0 is the host's own: give a number from 1 to 65535"))
@@ -89,6 +96,7 @@ and leaves its rules; "sallyport cleanup" removes them.`,
 				KeyFile:  keyFile,
 				SNAT:     snat.Config{Tunnel: r.tunnel, Zone: zone, NodePorts: ports},
 				Internal: r.internal, Netfilter: c.netfilter, HTTP: c.http, StateDir: filepath.Clean(c.stateDir),
+				FlowsPort: flowsPort,
 			}, r.source, log)
 			if err != nil {
 				return err
@@ -107,6 +115,8 @@ and leaves its rules; "sallyport cleanup" removes them.`,
 		"names of all gateways, separated by commas, the same on each: nobody else has a vote; without, see --join")
 	f.StringVar(&keyFile, "gossip-key-file", "", "file with the gossip key, one a line: the first encrypts, all decrypt")
 	f.Uint16Var(&gossipPort, "gossip-port", 7964, "UDP and TCP port of the gossip")
+	f.BoolVar(&replicate, "replicate", true, "keep the connections of every VIP in the kernels of all gateways, so that they survive a failover")
+	f.Uint16Var(&flowsPort, "flows-port", 7965, "TCP port that connections are replicated over, the same on all gateways")
 	f.StringVar(&timing, "timing", "default", "how soon a failover begins, the same on all gateways: "+profiles())
 	f.Uint16Var(&zone, "conntrack-zone", 51, "connection-tracking zone of translated connections")
 	f.StringVar(&nodePorts, "node-ports", "30000-32767", "Kubernetes' NodePort range, kept out of the source ports used; none for none")

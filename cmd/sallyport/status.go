@@ -105,6 +105,7 @@ func printStatus(w io.Writer, s host.Status, now time.Time) error {
 			fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d of %d: %s\t%s\t%s\n", v.VIP, cmp.Or(v.Holder, "nobody"), since, v.Term,
 				len(v.Voters), v.Replicas, strings.Join(v.Voters, " "), lease, v.Barred)
 		}
+		printReplication(t, s.VIPs)
 	}
 	fmt.Fprintln(t, "\nROUTE\tVIP\tPODS\tPACKETS\tBYTES")
 	for _, r := range s.Routes {

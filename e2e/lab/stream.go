@@ -24,7 +24,13 @@ type Stream struct {
 // StartStream connects from a pod to the TCPPort of an address and asks every so
 // often. While an answer is awaited nothing further is asked.
 func (l *Lab) StartStream(pod string, to netip.Addr, every time.Duration) (*Stream, error) {
-	s, p, r, err := l.openStream(pod, netip.AddrPortFrom(to, TCPPort))
+	return l.StartStreamFrom(pod, streamPort(), to, every)
+}
+
+// StartStreamFrom is StartStream from a port of the caller's choice, which another
+// pod may use, too.
+func (l *Lab) StartStreamFrom(pod string, port int, to netip.Addr, every time.Duration) (*Stream, error) {
+	s, p, r, err := l.openStream(pod, port, netip.AddrPortFrom(to, TCPPort))
 	if err != nil {
 		return nil, err
 	}
@@ -34,7 +40,12 @@ func (l *Lab) StartStream(pod string, to netip.Addr, every time.Duration) (*Stre
 // StartListening connects from a pod to the PushPort of an address. Each record is
 // an exchange: sent by the partner, answered when it has arrived here.
 func (l *Lab) StartListening(pod string, to netip.Addr) (*Stream, error) {
-	s, _, r, err := l.openStream(pod, netip.AddrPortFrom(to, PushPort))
+	return l.StartListeningFrom(pod, streamPort(), to)
+}
+
+// StartListeningFrom is StartListening from a port of the caller's choice.
+func (l *Lab) StartListeningFrom(pod string, port int, to netip.Addr) (*Stream, error) {
+	s, _, r, err := l.openStream(pod, port, netip.AddrPortFrom(to, PushPort))
 	if err != nil {
 		return nil, err
 	}
@@ -43,12 +54,12 @@ func (l *Lab) StartListening(pod string, to netip.Addr) (*Stream, error) {
 	return s, nil
 }
 
-func (l *Lab) openStream(pod string, to netip.AddrPort) (*Stream, *Pod, *bufio.Reader, error) {
+func (l *Lab) openStream(pod string, port int, to netip.AddrPort) (*Stream, *Pod, *bufio.Reader, error) {
 	p, err := l.Pod(pod)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	c, err := l.dial(pod, streamPort(), to, ConnectTimeout)
+	c, err := l.dial(pod, port, to, ConnectTimeout)
 	if err != nil {
 		return nil, nil, nil, err
 	}

@@ -27,16 +27,22 @@ type Scope struct {
 
 // Has tells whether the entry is one of the scope's.
 func (s Scope) Has(e *Entry) bool {
-	return e.Zone == s.Zone && e.Reply.Dst == s.VIP && e.Mark&s.Mask() == s.Mark.Value
+	return e.Zone == s.Zone && e.Reply.Dst == s.VIP && e.Mark&s.Mark.Mask == s.Mark.Value
 }
-
-// Mask of the mark.
-func (s Scope) Mask() uint32 { return s.Mark.Mask }
 
 // Flow is the entry as other hosts are told of it; false when there is nothing to be
 // told: only connections of TCP, UDP and ICMP echo that both sides have spoken in,
 // and that neither has ended, would suffer from being forgotten.
 func (s Scope) Flow(e *Entry) (flows.Flow, bool) {
+	f, ours := s.read(e)
+	if e.Original.Protocol == unix.IPPROTO_TCP {
+		return f, ours && e.TCPState >= TCPEstablished && e.TCPState <= tcpLastAck
+	}
+	return f, ours && e.Status&SeenReply != 0
+}
+
+// read gives every entry of the scope that could ever be a Flow.
+func (s Scope) read(e *Entry) (flows.Flow, bool) {
 	t := e.Original
 	f := flows.Flow{
 		Key:    flows.Key{Src: t.Src, Dst: t.Dst, SrcPort: t.SrcPort, DstPort: t.DstPort, Protocol: t.Protocol},
@@ -48,29 +54,25 @@ func (s Scope) Flow(e *Entry) (flows.Flow, bool) {
 		return f, false
 	}
 	switch t.Protocol {
-	case unix.IPPROTO_TCP:
-		return f, e.TCPState >= TCPEstablished && e.TCPState <= tcpLastAck
-	case unix.IPPROTO_UDP:
-		return f, e.Status&SeenReply != 0
+	case unix.IPPROTO_TCP, unix.IPPROTO_UDP:
+		return f, true
 	case unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6:
 		f.SrcPort, f.DstPort, f.Port = t.ICMPID, uint16(t.ICMPType)<<8|uint16(t.ICMPCode), e.Reply.ICMPID
 		_, echo := echoed[[2]uint8{t.Protocol, t.ICMPType}]
-		return f, echo && e.Status&SeenReply != 0
+		return f, echo
 	}
 	return f, false
 }
 
 // Change is what an event means to other hosts; false for nothing.
 func (s Scope) Change(ev *Event) (flows.Change, bool) {
-	f, there := s.Flow(&ev.Entry)
-	ended := ev.Kind == Destroyed || ev.Entry.TCPState == tcpTimeWait || ev.Entry.TCPState == tcpClose
-	switch {
-	case !ended:
-		return flows.Change{Op: flows.Put, Flow: f}, there
-	case !s.Has(&ev.Entry) || ev.Entry.Status&SeenReply == 0:
-		return flows.Change{}, false // nobody was told that it is there
+	e := &ev.Entry
+	if ev.Kind == Destroyed || e.TCPState == tcpTimeWait || e.TCPState == tcpClose {
+		f, ours := s.read(e)
+		return flows.Change{Op: flows.Delete, Flow: f}, ours && e.Status&SeenReply != 0 // nobody was told of others
 	}
-	return flows.Change{Op: flows.Delete, Flow: f}, true
+	f, there := s.Flow(e)
+	return flows.Change{Op: flows.Put, Flow: f}, there
 }
 
 // Entry is the flow as an entry of this host, whose bits of the mark are its own.
@@ -94,10 +96,16 @@ func (s Scope) Entry(f flows.Flow) Entry {
 }
 
 // Flows are those of the scope that this host's kernel has.
-func (s Scope) Flows() ([]flows.Flow, error) {
+func (s Scope) Flows() ([]flows.Flow, error) { return s.dump(s.Flow) }
+
+// Table is every entry of the scope that could be a Flow: what a standby compares
+// with its holder's, and ends what the holder does not have.
+func (s Scope) Table() ([]flows.Flow, error) { return s.dump(s.read) }
+
+func (s Scope) dump(pick func(*Entry) (flows.Flow, bool)) ([]flows.Flow, error) {
 	var found []flows.Flow
 	_, err := Dump(s.family(), s.Mark, func(e *Entry) bool {
-		if f, ok := s.Flow(e); ok {
+		if f, ok := pick(e); ok {
 			found = append(found, f)
 		}
 		return false
@@ -105,8 +113,21 @@ func (s Scope) Flows() ([]flows.Flow, error) {
 	return found, err
 }
 
-// Entries are all of the scope, those too that are no Flow.
-func (s Scope) Entries() ([]Entry, error) { return Dump(s.family(), s.Mark, s.Has) }
+// Restore makes the scope's entries ordinary ones of a host that their packets pass
+// from now on, and says how many it had to change.
+func (s Scope) Restore(w *Writer, t Timeouts) (int, error) {
+	var changed []Entry
+	_, err := Dump(s.family(), s.Mark, func(e *Entry) bool {
+		if c, must := t.Restored(*e); must && s.Has(e) {
+			changed = append(changed, c)
+		}
+		return false
+	})
+	if err != nil {
+		return 0, err
+	}
+	return len(changed), w.Update(changed)
+}
 
 func (s Scope) family() Family {
 	if s.VIP.Is6() {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 
 	"github.com/vishvananda/netlink/nl"
@@ -72,6 +73,16 @@ func (w *Writer) Delete(entries []Entry) error {
 	return errors.Join(append(errs, err)...)
 }
 
+// ErrClosed tells that a Writer cannot be used any more.
+var ErrClosed = errors.New("the netlink socket is closed")
+
+func broken(err error) error {
+	if errors.Is(err, os.ErrClosed) {
+		err = ErrClosed
+	}
+	return fmt.Errorf("change tracked connections: %w", err)
+}
+
 // sift picks the entries that were refused for the expected reason; all others are
 // errors.
 func sift(entries []Entry, refused map[int]error, expected unix.Errno, doing string) (as []Entry, errs []error) {
@@ -117,10 +128,10 @@ func (w *Writer) each(entries []Entry, request func(Entry) (*nl.NetlinkRequest, 
 		binary.NativeEndian.PutUint16(out[last+6:], flags|unix.NLM_F_ACK)
 		until := binary.NativeEndian.Uint32(out[last+8:])
 		if err := w.sock.send(out); err != nil {
-			return refused, fmt.Errorf("change tracked connections: %w", err)
+			return refused, broken(err)
 		}
 		if err := w.answers(first, until, func(seq uint32, err error) { refused[begin+int(seq-first)] = err }); err != nil {
-			return refused, fmt.Errorf("change tracked connections: %w", err)
+			return refused, broken(err)
 		}
 	}
 	return refused, nil

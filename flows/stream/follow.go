@@ -27,6 +27,8 @@ type Following struct {
 	Term  uint64         // the holder's; an earlier one is refused
 	At    netip.AddrPort // where the holder listens
 	Table Table
+	// InStep is called when the first snapshot is in; nil for nobody.
+	InStep func()
 
 	bytes, changes atomic.Uint64
 	synced         atomic.Bool
@@ -84,7 +86,9 @@ func (w *Following) Run(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("follow VIP %s at %s: %w", w.VIP, w.At, err)
 		}
-		w.synced.Store(standby.Synced())
+		if synced := standby.Synced(); synced != w.synced.Swap(synced) && synced && w.InStep != nil {
+			w.InStep()
+		}
 		if standby.Synced() && time.Since(began) > renew {
 			return ErrRenew
 		}

@@ -111,6 +111,10 @@ func (s *Server) Run(ctx context.Context, at netip.AddrPort) error {
 	}
 }
 
+// apart is how long after a snapshot was begun another may be: a kernel that has more
+// to tell than is read must not be kept busy by that, too.
+const apart = time.Second
+
 // stream is one standby's.
 type stream struct {
 	name   string
@@ -179,6 +183,7 @@ func (st *stream) talk(ctx context.Context, changed <-chan struct{}) error {
 	f := st.feed
 	pulse := time.NewTicker(beat)
 	defer pulse.Stop()
+	var last time.Time // snapshot
 	for {
 		f.mu.Lock()
 		lost, news, ended := st.cursor.Lost(), f.news, f.ended
@@ -188,7 +193,14 @@ func (st *stream) talk(ctx context.Context, changed <-chan struct{}) error {
 		switch {
 		case ended:
 			return nil
+		case lost && time.Since(last) < apart:
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(apart - time.Since(last)):
+			}
 		case lost:
+			last = time.Now()
 			err = st.snapshot()
 		case have:
 			err = st.conn.sendFrame(batch.Frame)

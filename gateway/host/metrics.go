@@ -11,6 +11,7 @@ import (
 type Metrics struct {
 	apply       prometheus.Histogram
 	applyErrors prometheus.Counter
+	replicated  prometheus.Histogram
 }
 
 // NewMetrics makes them.
@@ -25,6 +26,11 @@ func NewMetrics() *Metrics {
 			Name: "sallyport_apply_errors_total",
 			Help: "Changes of the view that could not be brought into the kernel; each is retried.",
 		}),
+		replicated: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "sallyport_replication_seconds",
+			Help:    "Time from a change of a connection until a standby's kernel had it, of the oldest in each batch.",
+			Buckets: []float64{.002, .004, .006, .008, .01, .015, .02, .03, .05, .1, .2, .5, 1, 2, 5},
+		}),
 	}
 }
 
@@ -36,16 +42,21 @@ func (m *Metrics) Applied(took time.Duration, err error) {
 	}
 }
 
+// Replicated records one batch.
+func (m *Metrics) Replicated(lag time.Duration) { m.replicated.Observe(lag.Seconds()) }
+
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.apply.Describe(ch)
 	m.applyErrors.Describe(ch)
+	m.replicated.Describe(ch)
 }
 
 // Collect implements prometheus.Collector.
 func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	m.apply.Collect(ch)
 	m.applyErrors.Collect(ch)
+	m.replicated.Collect(ch)
 }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -77,6 +88,7 @@ func (c statusCollector) Describe(ch chan<- *prometheus.Desc) {
 		descLease, descRTT, descVoters, descPackets, descBytes, descDropped, descProblems} {
 		ch <- d
 	}
+	describeReplication(ch)
 }
 
 func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
@@ -105,6 +117,7 @@ func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
 				total(descTransitions, n, vip, reason)
 			}
 		}
+		collectReplication(s.VIPs, gauge, total)
 		for _, r := range s.Routes {
 			total(descPackets, r.Sent.Packets, r.Name, r.VIP.String())
 			total(descBytes, r.Sent.Bytes, r.Name, r.VIP.String())

@@ -56,6 +56,8 @@ type VIP struct {
 	Transitions      map[string]uint64 `json:"transitions"` // changes of holder seen, by reason
 	// Barred says why this replica does not stand for the VIP, "" when it does.
 	Barred string `json:"barred,omitempty"`
+	// Replication of the VIP's connections; nil: there is none.
+	Replication *Replication `json:"replication,omitempty"`
 }
 
 // Route that takes effect.

@@ -36,6 +36,8 @@ type electorate struct {
 	electors  electors
 	// lost is told of every VIP that another member has taken.
 	lost func(v vip.VIP)
+	// changed is told that some VIP has another holder or term; nil for nobody.
+	changed func()
 
 	mu          sync.Mutex
 	machine     *election.Machine
@@ -99,6 +101,9 @@ func (e *electorate) do(turn func(now time.Duration) election.Ready) {
 	for _, l := range ready.Leases {
 		e.keeper.lease(e.vips[l.VIP], l.Until)
 	}
+	if e.changed != nil && len(ready.Transitions) > 0 {
+		e.changed()
+	}
 	e.send(ready.Send)
 	for _, t := range ready.Transitions {
 		if t.To != "" && t.To != e.id {
@@ -140,6 +145,13 @@ func (e *electorate) status() ([]election.Status, map[string]map[string]uint64, 
 		}
 	}
 	return e.machine.Status(), counts, e.turned
+}
+
+// states of all VIPs.
+func (e *electorate) states() []election.Status {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.machine.Status()
 }
 
 // holds tells whether this replica's lease on the address lasts now.

@@ -50,6 +50,8 @@ type Config struct {
 	HTTP      string
 	StateDir  string
 	Reporter  Reporter // nil: nobody is told
+	// FlowsPort is where connections are replicated, the same on all; 0: they are not.
+	FlowsPort uint16
 }
 
 // Peers finds the hosts of all gateways.
@@ -89,8 +91,10 @@ type Replica struct {
 	problems []gateway.Problem
 	outcome  outcome
 	before   gateway.Standing
+	routes   map[uint16]bool // of the plan before
 
 	movedTo chan vip.VIP
+	mirror  *mirror // nil: connections are not replicated
 }
 
 // New starts nothing, but for the process's priority.
@@ -147,6 +151,12 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 		standing: r.watch.changes, machine: machine, transitions: map[string]map[string]uint64{},
 		id: cfg.Gossip.Name, electors: electors, lost: r.moved, strangers: map[string]time.Time{},
 	}
+	if cfg.FlowsPort != 0 {
+		if r.mirror, err = newMirror(cfg, r.electorate.states, r.gossip.Members, metrics, log); err != nil {
+			return nil, err
+		}
+		r.electorate.changed = r.mirror.changed
+	}
 	r.conflicts = &conflicts{host: r.host, vips: r.watch.holdable(), holds: r.electorate.holds, log: log, seen: map[string]layer2.Conflict{}}
 	r.keeper.claimed = r.conflicts.probe
 	r.priority = priority.Raise()
@@ -192,6 +202,9 @@ func (r *Replica) Run(ctx context.Context) error {
 	g.Go(func() error { return r.loop.Run(ctx) })
 	g.Go(func() error { return r.conflicts.run(ctx) })
 	g.Go(func() error { return r.forgetMoved(ctx) })
+	if r.mirror != nil {
+		g.Go(func() error { return host.PortTaken(r.mirror.run(ctx), "tcp", r.cfg.FlowsPort) })
+	}
 	g.Go(func() error { return r.reloadKeys(ctx) })
 	if r.cfg.Reporter != nil {
 		g.Go(func() error {
@@ -248,7 +261,7 @@ func (r *Replica) applyView(ctx context.Context) error {
 	); err != nil {
 		return err
 	}
-	return r.forget(snap.Pods)
+	return r.forget(snap.Pods, plan)
 }
 
 // reloadKeys takes changes of the key file while running.
@@ -278,6 +291,11 @@ func (r *Replica) reloadKeys(ctx context.Context) error {
 			continue
 		}
 		last = keys
+		if r.mirror != nil {
+			if err := r.mirror.ring.Set(keys); err != nil {
+				r.log.Error("the keys of replicated connections in use stay", "error", err)
+			}
+		}
 	}
 }
 

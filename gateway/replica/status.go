@@ -67,6 +67,10 @@ func (r *Replica) Status(ctx context.Context) host.Status {
 		}
 		s.VIPs = append(s.VIPs, out)
 	}
+	if r.mirror != nil {
+		r.mirror.describe(s.VIPs)
+		s.Problems = append(s.Problems, r.mirror.problems()...)
+	}
 	if r.cfg.Peers != nil {
 		s.Problems = append(s.Problems, r.cfg.Peers.Problems()...)
 	}

@@ -1,0 +1,270 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sallyport/sallyport/election"
+	"github.com/sallyport/sallyport/flows"
+	"github.com/sallyport/sallyport/flows/conntrack"
+	"github.com/sallyport/sallyport/flows/stream"
+	"github.com/sallyport/sallyport/gateway/host"
+)
+
+// part is a replica's part in one VIP's connections: it tells, or it follows, or
+// nobody is known to hold and it keeps what it has.
+type part struct {
+	mirror *mirror
+	scope  conntrack.Scope
+	kick   chan struct{}
+	log    *slog.Logger
+
+	feed    atomic.Pointer[stream.Feed] // while this replica holds
+	entries atomic.Int64                // as last counted
+
+	mu        sync.Mutex
+	following *stream.Following // while another holds
+	bytes     uint64            // of earlier streams
+	snapshots uint64
+	failing   string    // why the last stream ended
+	since     time.Time // from when on it has been so
+	refused   uint64    // entries that this kernel did not take
+	refusal   string    // the last reason
+	refusedAt time.Time
+}
+
+// role of a replica in respect of one VIP's connections.
+type role struct {
+	holder string
+	term   uint64
+}
+
+// run follows the election until the context ends.
+func (p *part) run(ctx context.Context) error {
+	var now role
+	end := func() {}
+	defer func() { end() }()
+	// The election says when it changes; this is for the address of a holder.
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		s := p.mirror.state(p.scope.VIP)
+		want := role{s.Holder, s.Term}
+		if s.Holder == p.mirror.name && s.Role != election.Holder {
+			want.holder = ""
+		}
+		if want != now {
+			end()
+			end, now = p.begin(ctx, want), want
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.kick:
+		case <-ticker.C:
+		}
+	}
+}
+
+// begin takes a role, until end is called, which returns when nothing of it runs.
+func (p *part) begin(ctx context.Context, r role) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	switch r.holder {
+	case "":
+	case p.mirror.name:
+		// From here on events are told; snapshots have what was before.
+		feed := p.mirror.server.Lead(p.scope.VIP.String(), r.term, p.scope.Flows)
+		p.feed.Store(feed)
+		running.Go(func() { p.restore(ctx) })
+		return func() {
+			p.feed.Store(nil)
+			p.mirror.server.Retire(p.scope.VIP.String())
+			cancel()
+			running.Wait()
+			b := feed.Feedback()
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.bytes, p.snapshots = p.bytes+b.Bytes, p.snapshots+b.Snapshots
+		}
+	default:
+		running.Go(func() { p.follow(ctx, r) })
+	}
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// restore makes a standby's entries those of a holder.
+func (p *part) restore(ctx context.Context) {
+	began := time.Now()
+	w, err := conntrack.NewWriter()
+	if err == nil {
+		defer w.Close()
+		defer context.AfterFunc(ctx, w.Close)()
+		var n int
+		if n, err = p.scope.Restore(w, p.mirror.timeouts); err == nil {
+			p.log.Info("connections taken over", "changed", n, "took_ms", time.Since(began).Milliseconds())
+			return
+		}
+	}
+	if ctx.Err() == nil {
+		p.log.Error("not all connections taken over have ordinary timeouts", "error", err)
+	}
+}
+
+const (
+	retryFirst = 50 * time.Millisecond
+	retryMost  = 2 * time.Second
+)
+
+// follow has one stream after the other until the role ends.
+func (p *part) follow(ctx context.Context, r role) {
+	w, err := conntrack.NewWriter()
+	if err != nil {
+		p.log.Error("connections are not replicated to this gateway", "error", err)
+		return
+	}
+	defer w.Close()
+	pause := retryFirst
+	p.mu.Lock()
+	p.failing, p.since = "the first snapshot has not arrived", time.Now()
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.failing = ""
+	}()
+	for ctx.Err() == nil {
+		at, err := p.mirror.address(r.holder)
+		if err == nil {
+			s := &stream.Following{
+				Ring: p.mirror.ring, Name: p.mirror.name, VIP: p.scope.VIP.String(), Term: r.term, At: at,
+				Table: &table{part: p, writer: w}, InStep: func() {
+					pause = retryFirst
+					p.inStep(r.holder)
+				},
+			}
+			p.set(s)
+			err = s.Run(ctx)
+			p.set(nil)
+			p.mu.Lock()
+			p.bytes += s.Bytes()
+			p.mu.Unlock()
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		p.failed(r.holder, err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, retryMost)
+	}
+}
+
+func (p *part) set(s *stream.Following) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.following = s
+}
+
+func (p *part) inStep(holder string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.log.Info("in step with the holder's connections", "holder", holder, "took_ms", time.Since(p.since).Milliseconds())
+	p.failing = ""
+}
+
+func (p *part) failed(holder string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failing == "" {
+		p.since = time.Now()
+	}
+	p.failing = err.Error()
+	p.log.Debug("the stream of connections is begun anew", "holder", holder, "error", err)
+}
+
+// patient is how long a stream may be down before it is a problem, and how long a
+// refusal of the kernel is named.
+const patient = 10 * time.Second
+
+func (p *part) trouble() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.failing != "" && time.Since(p.since) > patient:
+		return "its connections are not replicated to this gateway: " + p.failing
+	case !p.refusedAt.IsZero() && time.Since(p.refusedAt) < patient:
+		return fmt.Sprintf("this kernel refused %d of its connections, the last one: %s", p.refused, p.refusal)
+	}
+	return ""
+}
+
+func (p *part) refuse(n int, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refused += uint64(n)
+	p.refusal, _, _ = strings.Cut(err.Error(), "\n")
+	if time.Since(p.refusedAt) > patient {
+		p.log.Warn("the kernel refuses replicated connections", "error", p.refusal)
+	}
+	p.refusedAt = time.Now()
+}
+
+func (p *part) replication() host.Replication {
+	p.mu.Lock()
+	r := host.Replication{Connections: p.entries.Load(), Bytes: p.bytes, Snapshots: p.snapshots, Refused: p.refused}
+	if p.following != nil {
+		r.InStep, r.Bytes = p.following.Synced(), r.Bytes+p.following.Bytes()
+	}
+	p.mu.Unlock()
+	if f := p.feed.Load(); f != nil {
+		b := f.Feedback()
+		r.Bytes, r.Snapshots = r.Bytes+b.Bytes, r.Snapshots+b.Snapshots
+		for _, s := range b.Standbys {
+			r.Standbys = append(r.Standbys, host.Standby{Name: s.Name, InStep: s.CaughtUp, LagSeconds: s.Lag.Seconds()})
+		}
+		slices.SortFunc(r.Standbys, func(a, b host.Standby) int { return strings.Compare(a.Name, b.Name) })
+	}
+	return r
+}
+
+// table is this kernel's, as a standby's stream needs it.
+type table struct {
+	part   *part
+	writer *conntrack.Writer
+}
+
+func (t *table) Flows() ([]flows.Flow, error) { return t.part.scope.Table() }
+
+// Apply takes over what this replica's own view does not forbid. What the kernel
+// refuses, being full, must not cost the rest.
+func (t *table) Apply(changes []flows.Change) error {
+	m := t.part.mirror
+	m.ended.mu.RLock()
+	defer m.ended.mu.RUnlock()
+	for i := range changes {
+		if changes[i].Op != flows.Delete && m.ended.has(changes[i].Flow) {
+			changes[i].Op = flows.Delete
+		}
+	}
+	err := t.part.scope.Apply(t.writer, changes, m.timeouts.Standby)
+	if errors.Is(err, conntrack.ErrClosed) {
+		return err
+	}
+	if err != nil {
+		t.part.refuse(len(changes), err)
+	}
+	return nil
+}
