@@ -43,6 +43,7 @@ type Cluster struct {
 	API     *APIServer
 
 	dir      string
+	plugins  string // folder of the CNI's
 	images   []string
 	kubelets []user
 	proxy    user
@@ -72,11 +73,17 @@ func Up(ctx context.Context, o Options) (_ *Cluster, err error) {
 	if err != nil {
 		return nil, err
 	}
+	plugins := cniPlugins
+	if o.CNI.Programs != nil {
+		if plugins, err = o.CNI.Programs(ctx, o.Progress); err != nil {
+			return nil, fmt.Errorf("build the CNI %s: %w", o.CNI.Name, err)
+		}
+	}
 	l, err := lab.Up(lab.Options{Prefix: o.Prefix, Nodes: o.Nodes, VIPs: o.VIPs, PodsPerNode: -1, BareNodes: true})
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Options: o, Lab: l, dir: filepath.Join(l.Options.Dir, "cluster")}
+	c := &Cluster{Options: o, Lab: l, dir: filepath.Join(l.Options.Dir, "cluster"), plugins: plugins}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.Close())
@@ -105,7 +112,7 @@ func (c *Cluster) up(ctx context.Context, programs string) error {
 	}
 	say("the API server is ready")
 	if c.Options.CNI.Install != nil {
-		if err := c.Options.CNI.Install(c); err != nil {
+		if err := c.Options.CNI.Install(ctx, c); err != nil {
 			return fmt.Errorf("install the CNI %s: %w", c.Options.CNI.Name, err)
 		}
 	}

@@ -1,8 +1,10 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/sallyport/sallyport/e2e/lab"
 )
@@ -15,7 +17,19 @@ type CNI struct {
 	// Boot prepares node j each time it boots, before its kubelet runs; nil for nothing.
 	Boot func(l *lab.Lab, j int) error
 	// Install is called once, when the API server is ready and no node is; nil for nothing.
-	Install func(c *Cluster) error
+	Install func(ctx context.Context, c *Cluster) error
+	// Programs builds its programs, and gives the folder that they and the plugins are
+	// in; nil for Debian's plugins alone.
+	Programs func(ctx context.Context, progress io.Writer) (string, error)
+	// Daemons of node j, from the folder of its programs, in the order in which they are
+	// started at each boot, before the kubelet; nil for none.
+	Daemons func(c *Cluster, j int, programs string) []Daemon
+}
+
+// Daemon is a program that a node runs from its boot on.
+type Daemon struct {
+	Name    string
+	Command []string // its path and arguments
 }
 
 // Bridge is the bridge plugin, which masquerades what leaves the node's own pods, and

@@ -11,7 +11,9 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 start() { # PROGRAM: its options are in a file, one a line
 	mapfile -t options < "$dir/$1.options"
-	setsid "$programs/$1" "${options[@]}" >> "$dir/$1.log" 2>&1 < /dev/null &
+	local program=$programs/$1
+	if [ -e "$dir/$1.program" ]; then program=$(cat "$dir/$1.program"); fi
+	setsid "$program" "${options[@]}" >> "$dir/$1.log" 2>&1 < /dev/null &
 	echo $! > "/run/$1.pid"
 }
 if [ "$verb" = start ]; then start "$name"; exit; fi
@@ -46,6 +48,7 @@ if [ ! -e "$dir/imported" ]; then # the disk outlives a power cut
 	for image in "$@"; do ctr -n k8s.io images import "$image"; done
 	touch "$dir/imported"
 fi
+for daemon in $(cat "$dir/daemons"); do start "$daemon"; done
 start kubelet
 start kube-proxy
 trap 'exit 0' TERM

@@ -87,7 +87,7 @@ func (c *Cluster) nodeFiles(j int) error {
 	name, dir := lab.NodeName(j), c.nodeDir(j)
 	kubeconfig, proxy := filepath.Join(dir, "kubelet.kubeconfig"), filepath.Join(dir, "proxy.kubeconfig")
 	files := map[string]string{
-		"etc-containerd/config.toml":        fmt.Sprintf(containerdConfig, PodImage, cniPlugins),
+		"etc-containerd/config.toml":        fmt.Sprintf(containerdConfig, PodImage, c.plugins),
 		"etc-cni/net.d/10-cluster.conflist": c.Options.CNI.Config(j),
 		"kubelet.yaml":                      fmt.Sprintf(kubeletConfig, "/"+c.cgroup(j), c.API.CAFile),
 		"proxy.yaml":                        fmt.Sprintf(proxyConfig, proxy, c.Options.ProxyMode, podCIDRs, name),
@@ -96,6 +96,14 @@ func (c *Cluster) nodeFiles(j int) error {
 		"kube-proxy.options": lines("--config", filepath.Join(dir, "proxy.yaml")),
 		"node.sh":            nodeScript,
 	}
+	var daemons []string
+	if c.Options.CNI.Daemons != nil {
+		for _, d := range c.Options.CNI.Daemons(c, j, c.plugins) {
+			daemons = append(daemons, d.Name)
+			files[d.Name+".program"], files[d.Name+".options"] = d.Command[0], lines(d.Command[1:]...)
+		}
+	}
+	files["daemons"] = lines(daemons...)
 	for file, text := range files {
 		path := filepath.Join(dir, file)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

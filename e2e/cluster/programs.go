@@ -149,7 +149,6 @@ func sourceDir(elem ...string) (string, error) {
 
 // hashTree is a short name for the contents of all files of a folder, and more.
 func hashTree(dir string, more ...string) (string, error) {
-	sum := sha256.New()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -161,8 +160,13 @@ func hashTree(dir string, more ...string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read %s: %w", dir, err)
 	}
-	for _, part := range more {
+	return hash(more), nil
+}
+
+func hash(parts []string) string {
+	sum := sha256.New()
+	for _, part := range parts {
 		_, _ = fmt.Fprintf(sum, "%d %s", len(part), part)
 	}
-	return fmt.Sprintf("%x", sum.Sum(nil))[:12], nil
+	return fmt.Sprintf("%x", sum.Sum(nil))[:12]
 }

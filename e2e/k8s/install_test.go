@@ -1,0 +1,158 @@
+package k8s
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/e2e/cluster"
+	"github.com/sallyport/sallyport/e2e/lab"
+)
+
+const payments = `apiVersion: sallyport.dev/v1alpha1
+kind: EgressRoute
+metadata: {name: payments}
+spec:
+  vip: 192.0.2.10
+  namespaceSelector: {}
+  destinations: [{cidr: 203.0.113.0/24}]
+`
+
+// TestInstallAnnotateObserveUninstall is what a platform engineer does on the first
+// day, and on the last.
+func TestInstallAnnotateObserveUninstall(t *testing.T) {
+	for _, mode := range []string{"iptables", "nftables"} {
+		t.Run("kube-proxy in mode "+mode, func(t *testing.T) {
+			firstDayAndLast(start(t, cluster.Options{ProxyMode: mode}))
+		})
+	}
+}
+
+func firstDayAndLast(w *world) {
+	shop := w.deploy(app{name: "shop", to: public, connects: 20 * time.Millisecond})
+	w.seen(shop, asNode)
+	w.remove(shop) // what the CNI makes at a node's first pod is there by now
+	before := w.hosts()
+
+	w.install()
+	w.apply(payments)
+	w.kubectl("wait", "egressroute/payments", "--for=condition=Programmed", "--timeout", patience.String())
+	shop = w.deploy(shop)
+	w.first(shop, asNode)
+	w.seen(shop, asNode)
+
+	shop.routes = "payments"
+	w.deploy(shop)
+	w.first(shop, asVIP) // also what a pod did before anybody could know it
+	w.seen(shop, asVIP)
+	w.told(shop)
+
+	bank := w.deploy(app{name: "bank", to: partner, routes: "payments",
+		echo: 5 * time.Millisecond, connects: 20 * time.Millisecond, stream: 5 * time.Millisecond})
+	w.first(bank, asVIP)
+	w.seen(bank, asVIP)
+	for _, p := range w.pods(bank) {
+		r, err := w.hear(p, time.Time{})
+		w.must(err)
+		for source := range r.Sources() {
+			if source != theVIP {
+				w.t.Errorf("%s was seen as %s", p.name, source)
+			}
+		}
+		if r.Broken != "" {
+			w.t.Errorf("the stream of %s broke: %s", p.name, r.Broken)
+		}
+	}
+	w.remove(bank)
+	w.noLeak()
+
+	shop.routes = ""
+	w.deploy(shop)
+	w.first(shop, asNode)
+	w.seen(shop, asNode)
+
+	shop.routes = "payments"
+	w.deploy(shop)
+	w.seen(shop, asVIP)
+	w.kubectl("delete", "egressroute", "payments")
+	w.seen(shop, asNode)
+
+	w.uninstall()
+	w.seen(shop, asNode)
+	w.remove(shop)
+	w.leftNothing(before)
+	w.oneHolder()
+}
+
+// told demands that the route and its pods say in the API what is so.
+func (w *world) told(a app) {
+	w.t.Helper()
+	var route struct {
+		Metadata struct{ Generation int64 }
+		Status   struct {
+			Holder             string
+			Pods               int
+			ObservedGeneration int64
+		}
+	}
+	w.await(func() error {
+		return json.Unmarshal([]byte(w.kubectl("get", "egressroute", "payments", "-o", "json")), &route)
+	})
+	if got, want := route.Status.Holder, lab.NodeName(w.holder(1, 2, 3)); got != want {
+		w.t.Errorf("the route's status has the holder %q, the gateways say %q", got, want)
+	}
+	if route.Status.ObservedGeneration != route.Metadata.Generation {
+		w.t.Errorf("status of generation %d, the route is of %d", route.Status.ObservedGeneration, route.Metadata.Generation)
+	}
+	line := w.kubectl("get", "egressroute", "payments")
+	for _, word := range []string{"VIP", "HOLDER", "PODS", "READY", "AGE", theVIP.String(), route.Status.Holder, "True"} {
+		if !strings.Contains(line, word) {
+			w.t.Errorf("kubectl get egressroute shows no %s:\n%s", word, line)
+		}
+	}
+	for _, kind := range []string{"EgressRoute", "Pod"} {
+		events := w.kubectl("get", "events", "-A", "--field-selector", "involvedObject.kind="+kind, "-o", "custom-columns=BY:.reportingComponent,REASON:.reason,MESSAGE:.message,SOURCE:.source.component")
+		if !strings.Contains(events, "sallyport") {
+			w.t.Errorf("no event of ours on any %s:\n%s", kind, events)
+		}
+	}
+}
+
+// hosts is the state of every node's kernel.
+func (w *world) hosts() []lab.HostState {
+	w.t.Helper()
+	var all []lab.HostState
+	for j := 1; j <= w.Lab.Options.Nodes; j++ {
+		s, err := w.Lab.HostState(lab.NodeName(j))
+		w.must(err)
+		all = append(all, s)
+	}
+	return all
+}
+
+// leftNothing demands that the nodes are as they were, but for an empty folder.
+func (w *world) leftNothing(before []lab.HostState) {
+	w.t.Helper()
+	for i, after := range w.hosts() {
+		node := lab.NodeName(i + 1)
+		if d := before[i].Diff(after); d != "" {
+			w.t.Errorf("%s is not as it was:\n%s", node, d)
+		}
+		left, err := w.Run(i+1, "find", "/var/lib/sallyport", "-mindepth", "1")
+		w.must(err)
+		if left != "" {
+			w.t.Errorf("files left on %s:\n%s", node, left)
+		}
+	}
+	for _, kind := range []string{"pods", "jobs", "daemonsets", "statefulsets", "secrets", "serviceaccounts", "roles", "rolebindings"} {
+		if left := w.kubectl("get", kind, "-n", namespace, "-l", "app.kubernetes.io/name=sallyport", "-o", "name"); left != "" {
+			w.t.Errorf("left in the API: %s", left)
+		}
+	}
+	for _, kind := range []string{"clusterroles", "clusterrolebindings"} {
+		if left := w.kubectl("get", kind, "-l", "app.kubernetes.io/name=sallyport", "-o", "name"); left != "" {
+			w.t.Errorf("left in the API: %s", left)
+		}
+	}
+}
