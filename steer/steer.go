@@ -26,7 +26,7 @@ const (
 	Unknown = "held_unknown"
 	// NotSelected packets were for the destination of an exclusive route, from a pod
 	// that it does not select.
-	NotSelected = "refused_exclusive"
+	NotSelected = "kept_out"
 )
 
 const (
