@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -109,4 +110,37 @@ func TestALivePodComesBack(t *testing.T) {
 	w.awaitSelected(3, selected(3), true)
 	w.seenEventually(selected(3), partner, theVIP)
 	w.noLeak()
+}
+
+// A connection that was born before its pod had a route goes on as it was, but ends
+// with the pod: the next one with the address would leave by it as the node.
+func TestUnsteeredConnectionsEndWithTheirPod(t *testing.T) {
+	w := start(t, lab.Options{})
+	w.holder()
+	pod, err := w.Pod(unselected(2))
+	w.must(err)
+	tracked := func() string {
+		out, err := w.Exec("n2", "conntrack", "-L", "-s", pod.Addr.String(), "-d", lab.PublicAddr.String())
+		w.must(err)
+		if strings.Contains(out, " 0 flow entries") {
+			return ""
+		}
+		return out
+	}
+	s, err := w.StartStream(unselected(2), lab.PublicAddr, 5*time.Millisecond)
+	w.must(err)
+	w.must(w.Manifests.WriteRoute("public", publicRoute))
+	w.must(w.Annotate(unselected(2), "public"))
+	w.seenEventually(unselected(2), lab.PublicAddr, theVIP)
+	if s.Broken() != nil || tracked() == "" {
+		t.Fatalf("the connection ended with the route: %v", s.Broken())
+	}
+	s.Stop()
+	w.must(w.LosePod(unselected(2)))
+	w.await(func() error {
+		if left := tracked(); left != "" {
+			return fmt.Errorf("still tracked: %s", left)
+		}
+		return nil
+	})
 }
