@@ -88,7 +88,7 @@ func (f *Forwarder) Get(ctx context.Context, namespace, pod string, port int, pa
 }
 
 // dial asks for the port and takes the connection over.
-func (f *Forwarder) dial(ctx context.Context, namespace, pod string, port int) (*websocket, error) {
+func (f *Forwarder) dial(ctx context.Context, namespace, pod string, port int) (*webSocket, error) {
 	u := f.server.JoinPath("api/v1/namespaces", namespace, "pods", pod, "portforward")
 	u.RawQuery = url.Values{"ports": {strconv.Itoa(port)}}.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
@@ -115,7 +115,7 @@ func (f *Forwarder) dial(ctx context.Context, namespace, pod string, port int) (
 		defer resp.Body.Close()
 		return nil, fmt.Errorf("forward to pod %s/%s: %w", namespace, pod, refusal(resp))
 	}
-	return newWebsocket(conn), nil
+	return newWebSocket(conn), nil
 }
 
 // refusal is the API server's answer as an error that package apierrors knows.
@@ -131,7 +131,7 @@ func refusal(resp *http.Response) error {
 
 // portStream reads what comes from the port.
 type portStream struct {
-	ws    *websocket
+	ws    *webSocket
 	left  []byte
 	begun [2]bool // the port's number was read, of each stream
 	said  string  // by the kubelet: why it ends

@@ -9,17 +9,17 @@ import (
 	"io"
 )
 
-// websocket is the client's end of a connection after its handshake (RFC 6455): each
+// webSocket is the client's end of a connection after its handshake (RFC 6455): each
 // Write is one binary message, each message comes by one call of next. The API
 // server's ways into pods are asked for with it, and a client library for that little
 // would bring two more modules into every gateway.
-type websocket struct {
+type webSocket struct {
 	conn io.ReadWriteCloser
 	in   *bufio.Reader
 }
 
-func newWebsocket(conn io.ReadWriteCloser) *websocket {
-	return &websocket{conn: conn, in: bufio.NewReader(conn)}
+func newWebSocket(conn io.ReadWriteCloser) *webSocket {
+	return &webSocket{conn: conn, in: bufio.NewReader(conn)}
 }
 
 // Opcodes of frames.
@@ -35,7 +35,7 @@ const (
 const longestMessage = 1 << 20
 
 // Write sends one binary message.
-func (w *websocket) Write(message []byte) (int, error) {
+func (w *webSocket) Write(message []byte) (int, error) {
 	if err := w.send(opBinary, message); err != nil {
 		return 0, err
 	}
@@ -43,12 +43,12 @@ func (w *websocket) Write(message []byte) (int, error) {
 }
 
 // Close ends the connection without waiting for the other side.
-func (w *websocket) Close() error {
+func (w *webSocket) Close() error {
 	return errors.Join(w.send(opClose, nil), w.conn.Close())
 }
 
 // send one frame. Clients must mask theirs.
-func (w *websocket) send(op byte, payload []byte) error {
+func (w *webSocket) send(op byte, payload []byte) error {
 	const fin, masked = 0x80, 0x80
 	frame := []byte{fin | op}
 	switch n := len(payload); {
@@ -70,7 +70,7 @@ func (w *websocket) send(op byte, payload []byte) error {
 }
 
 // next message; io.EOF when the other side has closed.
-func (w *websocket) next() ([]byte, error) {
+func (w *webSocket) next() ([]byte, error) {
 	var message []byte
 	for {
 		op, fin, payload, err := w.frame()
@@ -97,7 +97,7 @@ func (w *websocket) next() ([]byte, error) {
 	}
 }
 
-func (w *websocket) frame() (op byte, fin bool, payload []byte, err error) {
+func (w *webSocket) frame() (op byte, fin bool, payload []byte, err error) {
 	var head [2]byte
 	if _, err := io.ReadFull(w.in, head[:]); err != nil {
 		return 0, false, nil, err

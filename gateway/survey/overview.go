@@ -51,7 +51,7 @@ type Route struct {
 
 func overview(members []Member, routes []v1alpha1.EgressRoute) Overview {
 	o := Overview{
-		VIPs: []VIP{}, Routes: []Route{}, Pods: []host.Pod{}, Dropped: map[string]uint64{},
+		Routes: []Route{}, Pods: []host.Pod{}, Dropped: map[string]uint64{},
 		Gateways: []Member{}, Agents: []Member{}, Problems: []gateway.Problem{},
 	}
 	for _, m := range members {
@@ -104,7 +104,8 @@ func vips(gateways []Member) []VIP {
 			}
 		}
 	}
-	all := slices.SortedFunc(maps.Values(best), func(a, b VIP) int { return a.VIP.Compare(b.VIP) })
+	all := slices.AppendSeq([]VIP{}, maps.Values(best))
+	slices.SortFunc(all, func(a, b VIP) int { return a.VIP.Compare(b.VIP) })
 	for i := range all {
 		v := &all[i]
 		switch held := holders[v.VIP]; {
