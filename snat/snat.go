@@ -80,26 +80,26 @@ func Table(cfg Config, plan gateway.Plan, ends []tunnel.Remote) (nf.Table, error
 	}
 
 	outer := nf.Chain{Name: "outer", Hook: nf.PreroutingRaw, Early: true}
-	inner := nf.Chain{Name: "inner", Hook: nf.PreroutingMangle, Early: true}
+	inner := nf.Chain{Name: "inner", Hook: nf.PreroutingMangle, Early: true, Rules: []nf.Rule{
+		{Match: nf.Match{Mark: &none}, Action: nf.Return{}},
+	}}
 	input := nf.Chain{Name: "input", Hook: nf.InputFilter}
 	source := nf.Chain{Name: "source", Hook: nf.PostroutingNAT, Early: true}
-	var admits []nf.Chain
+	var meant, admits []nf.Chain
 	for _, end := range ends {
 		m := mark(slots[end.VIP])
 		name := "from-" + end.VIP.String()
 		toTunnel := nf.Match{Dst: end.Inside, Protocol: udp, DstPort: port}
 		reply := nf.Match{Dst: end.VIP, DstLocal: true, NotIn: device}
-		strange := toTunnel
-		strange.NotSrcSet = peers
 		outer.Rules = append(outer.Rules,
-			nf.Rule{Match: strange, Count: RefusedPeer, Action: nf.Drop{}},
-			nf.Rule{Match: toTunnel, Action: nf.SetMark(m), Why: "which VIP the inner packet was sent to"},
-			nf.Rule{Match: toTunnel, Action: nf.NoTrack{}},
-			nf.Rule{Match: toTunnel, Action: nf.Return{}},
-			nf.Rule{Match: reply, Action: nf.Zone{ID: cfg.Zone}},
-			nf.Rule{Match: reply, Action: nf.SetMark(down), Why: "a reply, if its connection says so"},
-			nf.Rule{Match: nf.Match{In: device, Mark: &m}, Action: nf.Zone{ID: cfg.Zone}},
+			nf.Rule{Match: toTunnel, Action: nf.Goto{Chain: "outer-" + end.VIP.String()}},
+			nf.Rule{Match: reply, Action: nf.Goto{Chain: "reply"}},
 		)
+		meant = append(meant, nf.Chain{Name: "outer-" + end.VIP.String(), Rules: []nf.Rule{
+			{Match: nf.Match{NotSrcSet: peers}, Count: RefusedPeer, Action: nf.Drop{}},
+			{Action: nf.SetMark(m), Why: "which VIP the inner packet was sent to"},
+			{Action: nf.NoTrack{}},
+		}})
 		inner.Rules = append(inner.Rules, nf.Rule{Match: nf.Match{In: device, Mark: &m}, Action: nf.Goto{Chain: name}})
 		admits = append(admits, nf.Chain{Name: name, Rules: []nf.Rule{
 			{Action: nf.SetMark(none), Why: "the mark outlives decapsulation on the same host"},
@@ -122,12 +122,12 @@ func Table(cfg Config, plan gateway.Plan, ends []tunnel.Remote) (nf.Table, error
 		)
 		source.Rules = append(source.Rules, translate(cfg, m, end.VIP)...)
 	}
+	outer.Rules = append(outer.Rules, nf.Rule{Match: nf.Match{In: device, NotMark: &none}, Action: nf.Zone{ID: cfg.Zone}})
 	inner.Rules = append(inner.Rules,
-		nf.Rule{Match: nf.Match{In: device}, Action: nf.SetMark(none)},
-		nf.Rule{Match: nf.Match{In: device}, Action: nf.Return{}},
 		nf.Rule{Match: nf.Match{Mark: &down, Direction: nf.Reply, NotConnMark: &none}, Action: routes},
 		nf.Rule{Match: nf.Match{Mark: &down, Direction: nf.Reply, NotConnMark: &none}, Action: nf.Return{}},
 		nf.Rule{Match: nf.Match{Mark: &down}, Action: nf.SetMark(none)},
+		nf.Rule{Match: nf.Match{In: device}, Action: nf.SetMark(none)},
 	)
 
 	return nf.Table{
@@ -143,12 +143,19 @@ func Table(cfg Config, plan gateway.Plan, ends []tunnel.Remote) (nf.Table, error
 				{Match: nf.Match{Protocol: udp, DstPort: port, DstSet: peers}, Action: nf.NoTrack{}},
 			}},
 			{Name: "forward", Hook: nf.ForwardMangle, Rules: []nf.Rule{
-				{Match: nf.Match{Mark: &down, NotOut: device}, Count: Strayed, Action: nf.Drop{}},
-				{Match: nf.Match{Out: device, Protocol: tcp}, Action: nf.ClampMSS{}},
-				{Match: nf.Match{Out: device}, Action: nf.SetMark(none), Why: "it has done its work, and costs a look-up per packet"},
+				{Match: nf.Match{Mark: &down}, Action: nf.Goto{Chain: "reply-out"}},
 			}},
 			source,
-		}, admits...),
+			{Name: "reply", Rules: []nf.Rule{
+				{Action: nf.Zone{ID: cfg.Zone}},
+				{Action: nf.SetMark(down), Why: "if its connection says so"},
+			}},
+			{Name: "reply-out", Rules: []nf.Rule{
+				{Match: nf.Match{NotOut: device}, Count: Strayed, Action: nf.Drop{}},
+				{Match: nf.Match{Protocol: tcp}, Action: nf.ClampMSS{}},
+				{Action: nf.SetMark(none), Why: "it has done its work, and costs a look-up per packet"},
+			}},
+		}, append(meant, admits...)...),
 	}, nil
 }
 

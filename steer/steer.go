@@ -52,11 +52,30 @@ func Table(cfg tunnel.Config, plan gateway.Plan, h gateway.Hold, ends []tunnel.R
 
 	sending := nf.Classify{By: classifier, To: map[uint32]string{}}
 	classify := nf.Chain{Name: "steer", Hook: nf.PreroutingMangle, Rules: []nf.Rule{
-		{Match: nf.Match{In: cfg.Device}, Action: nf.SetMark(none), Why: "the mark outlives decapsulation on the same host"},
-		{Match: nf.Match{In: cfg.Device}, Action: nf.Return{}},
+		{Match: nf.Match{NotMark: &none}, Action: nf.Goto{Chain: "marked-in"}},
 		{Match: nf.Match{Direction: nf.Reply}, Action: nf.Return{}, Why: "answers to connections made to a pod are not ours"},
+		{Match: nf.Match{In: cfg.Device}, Action: nf.Return{}, Why: "a gateway's connections bear marks of VIPs too"},
 	}}
-	var ways []nf.Chain
+	tcp, udp := nf.Protocols{"tcp"}, nf.Protocols{"udp"}
+	// Whoever sends to a tunnel's port of this host with a mark was looked at by a gateway here.
+	atPort := nf.Match{Mark: &none, Protocol: udp, DstPort: cfg.Port, DstLocal: true}
+	ways := []nf.Chain{
+		// By a gateway on this host: of what is tunnelled to it, not of what pods send.
+		{Name: "marked-in", Rules: []nf.Rule{
+			{Match: nf.Match{In: cfg.Device}, Action: nf.SetMark(none), Why: "the mark outlives decapsulation on the same host"},
+		}},
+		{Name: "at-port", Rules: []nf.Rule{
+			{Match: nf.Match{NotSrcSet: peers}, Count: Stranger, Action: nf.Drop{}},
+			{Action: nf.NoTrack{}, Why: "a conntrack entry per inner flow would be a waste"},
+		}},
+		{Name: "marked-out", Rules: []nf.Rule{
+			{Match: nf.Match{NotOut: cfg.Device}, Count: Strayed, Action: nf.Drop{}, Why: "through the tunnel or not at all"},
+			{Match: nf.Match{Protocol: tcp}, Action: nf.ClampMSS{}},
+			// The kernel keeps the way to a tunnel's end only for packets without a mark
+			// (include/net/ip_tunnels.h, ip_tunnel_dst_cache_usable).
+			{Action: nf.SetMark(none), Why: "it has done its work, and costs a look-up per packet"},
+		}},
+	}
 	for _, vip := range vips {
 		m := mark(slots[vip])
 		name := "to-" + vip.String()
@@ -90,7 +109,6 @@ func Table(cfg tunnel.Config, plan gateway.Plan, h gateway.Hold, ends []tunnel.R
 	classify.Rules = append(classify.Rules, back.rules...)
 	ways = append(ways, back.chains...)
 
-	tcp, udp := nf.Protocols{"tcp"}, nf.Protocols{"udp"}
 	return nf.Table{
 		Name: TableName,
 		Sets: append([]nf.Set{
@@ -101,19 +119,14 @@ func Table(cfg tunnel.Config, plan gateway.Plan, h gateway.Hold, ends []tunnel.R
 		Counters:    []string{Strayed, Stranger, Unknown, NotSelected},
 		Chains: append([]nf.Chain{
 			{Name: "tunnel-in", Hook: nf.PreroutingRaw, Rules: []nf.Rule{
-				{Match: nf.Match{Protocol: udp, DstPort: cfg.Port, DstLocal: true, NotSrcSet: peers}, Count: Stranger, Action: nf.Drop{}},
-				{Match: nf.Match{Protocol: udp, DstPort: cfg.Port, DstLocal: true}, Action: nf.NoTrack{}, Why: "a conntrack entry per inner flow would be a waste"},
+				{Match: atPort, Action: nf.Goto{Chain: "at-port"}},
 			}},
 			{Name: "tunnel-out", Hook: nf.OutputRaw, Rules: []nf.Rule{
 				{Match: nf.Match{Protocol: udp, DstPort: cfg.Port, DstSet: remotes}, Action: nf.NoTrack{}},
 			}},
 			classify,
 			{Name: "forward", Hook: nf.ForwardMangle, Rules: []nf.Rule{
-				{Match: nf.Match{NotMark: &none, NotOut: cfg.Device}, Count: Strayed, Action: nf.Drop{}, Why: "through the tunnel or not at all"},
-				{Match: nf.Match{Out: cfg.Device, Protocol: tcp}, Action: nf.ClampMSS{}},
-				// The kernel keeps the way to a tunnel's end only for packets without a mark
-				// (include/net/ip_tunnels.h, ip_tunnel_dst_cache_usable).
-				{Match: nf.Match{Out: cfg.Device}, Action: nf.SetMark(none), Why: "it has done its work, and costs a look-up per packet"},
+				{Match: nf.Match{NotMark: &none}, Action: nf.Goto{Chain: "marked-out"}},
 			}},
 			{Name: "keep", Hook: nf.PostroutingNAT, Rules: []nf.Rule{
 				{Match: nf.Match{Out: cfg.Device}, Action: nf.KeepSource{}, Why: "before the CNI masquerades"},
