@@ -47,7 +47,8 @@ type section struct {
 var sections = []section{
 	{"failover", "how long until traffic flows again, beside keepalived", (*bench).failover},
 	{"quiet", "whether a busy machine causes a failover", (*bench).quiet},
-	{"throughput", "what the packet path costs", (*bench).throughput},
+	{"throughput", "what the packet path carries", (*bench).throughput},
+	{"path", "what a packet costs on it", (*bench).path},
 	{"scale", "5,000 pods and 1,000 routes", (*bench).scale},
 }
 
