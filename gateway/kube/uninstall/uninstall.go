@@ -56,6 +56,7 @@ func New(api *rest.Config, cfg Config, log *slog.Logger) (*Uninstall, error) {
 	u := &Uninstall{cfg: cfg, log: log}
 	for client, config := range map[**rest.RESTClient]*rest.Config{&u.apps: apps, &u.core: core} {
 		config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+		config.QPS = -1 // some requests each Interval, one after the other
 		var err error
 		if *client, err = rest.RESTClientFor(config); err != nil {
 			return nil, fmt.Errorf("prepare a client of the API server: %w", err)
@@ -78,6 +79,7 @@ func (u *Uninstall) Run(ctx context.Context) error {
 	defer tick.Stop()
 	var now progress
 	var said map[string]bool
+	var wrong error
 	for {
 		done, err := u.look(ctx, &now, time.Since(begin) >= u.cfg.AbsentAfter)
 		for _, node := range slices.Sorted(maps.Keys(now.clean)) {
@@ -88,21 +90,20 @@ func (u *Uninstall) Run(ctx context.Context) error {
 		said = maps.Clone(now.clean)
 		if done {
 			for _, node := range now.absent {
-				u.log.Warn("node is not ready and was left as it is; a reboot cleans it, or, when it is back: kubectl debug node/"+node+" --profile=netadmin --image=SALLYPORT_IMAGE -- sallyport cleanup", "node", node)
+				u.log.Warn("node is not ready and was left as it is; its reboot cleans it, or when it is back: kubectl debug node/NODE --profile=netadmin --image=THIS_IMAGE -- sallyport cleanup", "node", node)
 			}
 			u.log.Info("uninstalled", "clean", len(now.clean), "absent", len(now.absent))
 			return nil
 		}
-		var refused *apierrors.StatusError
-		if errors.As(err, &refused) && apierrors.IsForbidden(err) {
+		if apierrors.IsForbidden(err) {
 			return err
+		}
+		if ctx.Err() == nil {
+			wrong = err
 		}
 		select {
 		case <-ctx.Done():
-			if err != nil && ctx.Err() != nil && now.waiting == nil {
-				return err
-			}
-			return now.late(u.cfg.Timeout)
+			return errors.Join(wrong, now.late(u.cfg.Timeout))
 		case <-tick.C:
 		}
 	}
@@ -192,7 +193,7 @@ func (p *progress) count(pods []corev1.Pod) {
 
 func (p *progress) late(timeout time.Duration) error {
 	if len(p.waiting) == 0 {
-		return fmt.Errorf("no cleaning pod was made within %v: is the controller manager running?", timeout)
+		return fmt.Errorf("not every node has a cleaning pod after %v: is the controller manager running?", timeout)
 	}
 	text := fmt.Sprintf("%d nodes are not clean after %v; put right what keeps them and uninstall again:", len(p.waiting), timeout)
 	for _, node := range slices.Sorted(maps.Keys(p.waiting)) {
