@@ -4,6 +4,9 @@ BIN       := bin
 # What the programs and their tests run, and the packages of Debian that have it.
 PACKAGES  := iptables ipset nftables iproute2 conntrack iputils-ping procps $(if $(RACE),gcc libc6-dev)
 COMMANDS  := iptables-nft iptables-legacy ipset nft ip conntrack ping sysctl $(if $(RACE),gcc)
+# What a cluster of the tests runs besides.
+PACKAGES_E2E := containerd runc containernetworking-plugins debootstrap util-linux
+COMMANDS_E2E := containerd runc /usr/lib/cni/bridge debootstrap nsenter
 LINT      := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 CONTROLLER_GEN := sigs.k8s.io/controller-tools/cmd/controller-gen@v0.23.0
 VULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
@@ -12,10 +15,10 @@ FUZZTIME  ?= 10s
 # RACE=1 runs the tests with the race detector (needs gcc).
 TESTFLAGS := $(if $(RACE),-race)
 
-.PHONY: help build test demo lab bench lint vet fuzz vuln docs generate check-generated deps root clean
+.PHONY: help build test e2e helm cluster demo lab bench lint vet fuzz vuln docs generate check-generated deps deps-e2e root clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the programs, static, into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.release=$(VERSION)" -o $(BIN)/ ./cmd/... ./e2e/...
@@ -24,8 +27,18 @@ build: ## Build the programs, static, into bin/
 # the labs come last, one at a time. Go does not see that the binary they run changed.
 test: root deps build ## Run all tests (root: they make network namespaces)
 	$(GO) test $(TESTFLAGS) -c -o /dev/null ./...
-	$(GO) test $(TESTFLAGS) -timeout 15m $$($(GO) list ./... | grep -v /e2e)
-	SALLYPORT_BIN=$(CURDIR)/$(BIN)/sallyport $(GO) test $(TESTFLAGS) -count 1 -p 1 -timeout 30m ./e2e/...
+	$(GO) test $(TESTFLAGS) -timeout 15m $$($(GO) list ./... | grep -Ev '/e2e|/charts')
+	SALLYPORT_BIN=$(CURDIR)/$(BIN)/sallyport $(GO) test $(TESTFLAGS) -count 1 -p 1 -timeout 30m $$($(GO) list ./e2e/... | grep -Ev '/e2e/(kube|k8s)$$')
+
+e2e: root deps-e2e build ## Run all tests that need Kubernetes (builds it first, once: 6 minutes on 2 cores)
+	@programs=$$($(BIN)/cluster bin) && SALLYPORT_CLUSTER_BIN=$$programs HELM=$$programs/helm SALLYPORT_BIN=$(CURDIR)/$(BIN)/sallyport \
+	  $(GO) test $(TESTFLAGS) -count 1 -p 1 -timeout 40m ./charts/... ./e2e/cluster/... ./e2e/kube/... ./e2e/k8s/...
+
+helm: build ## Build Helm, with the other programs of the test cluster, and print where it is
+	@echo $$($(BIN)/cluster bin)/helm
+
+cluster: root deps-e2e build ## Leave a Kubernetes cluster running to play with, until Ctrl-C
+	$(BIN)/cluster up --binary $(CURDIR)/$(BIN)/sallyport
 
 demo: root deps build ## Show a failover with real packets (KEEP=1 leaves the lab running)
 	$(BIN)/demo $(if $(KEEP),--keep)
@@ -46,6 +59,9 @@ deps: ## Install what the tests and the demo need, or name it
 	    echo "installing $(PACKAGES) (missing:$$missing)"; \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES) >/dev/null; \
 	  else echo "missing commands:$$missing. Install the packages $(PACKAGES)." >&2; exit 1; fi; fi
+
+deps-e2e:
+	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) $(PACKAGES_E2E)" COMMANDS="$(COMMANDS) $(COMMANDS_E2E)"
 
 root:
 	@[ "$$(id -u)" = 0 ] || { echo "needs root (network namespaces): run it as root, for example: sudo make $(MAKECMDGOALS)" >&2; exit 1; }

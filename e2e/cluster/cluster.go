@@ -66,7 +66,7 @@ func Up(ctx context.Context, o Options) (_ *Cluster, err error) {
 	if o.Progress == nil {
 		o.Progress = io.Discard
 	}
-	if err := Equipped(); err != nil {
+	if err := errors.Join(Equipped(), roomForWatches(cmp.Or(o.Nodes, 3))); err != nil {
 		return nil, err
 	}
 	programs, err := Programs(ctx, o.Progress)
