@@ -156,7 +156,7 @@ func (c *common) resolve(program, podsOf string, log *slog.Logger) (resolved, er
 		if cluster, err := c.connect(program, log); err != nil {
 			errs = append(errs, err)
 		} else {
-			r.source = kube.NewSource(cluster, podsOf, log)
+			r.source = kube.NewSource(cluster, podsOf)
 		}
 	case !ok || path == "":
 		fail("--source %s: give kube, or dir:PATH, a folder of YAML files", c.source)

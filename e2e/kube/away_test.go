@@ -19,7 +19,7 @@ func hostView(t *testing.T, dir string) (v *host.View, applied func() []gateway.
 		t.Fatal(err)
 	}
 	all := &view{}
-	v = host.NewView(kube.NewSource(client, "", log), dir, "gateway", func() {
+	v = host.NewView(kube.NewSource(client, ""), dir, "gateway", func() {
 		s, _ := v.Snapshot()
 		all.deliver(s)
 	}, log)

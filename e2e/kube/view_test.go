@@ -60,7 +60,7 @@ func watch(t testing.TB, kubeconfig, node string) *view {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := &view{Source: kube.NewSource(client, node, log), log: text, ended: make(chan error, 1)}
+	v := &view{Source: kube.NewSource(client, node), log: text, ended: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	v.stop = cancel
 	go func() { v.ended <- v.Run(ctx, v.deliver) }()

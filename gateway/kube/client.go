@@ -21,6 +21,8 @@ type Client struct {
 	config *rest.Config
 	core   *rest.RESTClient // pods, namespaces, nodes
 	routes *rest.RESTClient // EgressRoutes
+	// troubles are shared by all that follow something, so that each is said once.
+	troubles *troubles
 }
 
 // Connect prepares for the API server of a kubeconfig file or, without one, of the
@@ -50,7 +52,7 @@ func connect(config *rest.Config, userAgent string, log *slog.Logger) (*Client, 
 	// The library reports every attempt of every watch; what matters is said once, by us.
 	klog.SetSlogLogger(slog.New(demoted{log.Handler()}))
 
-	c := &Client{config: config}
+	c := &Client{config: config, troubles: newTroubles(config.Host, log)}
 	var err error
 	if c.core, err = c.group(corev1.SchemeGroupVersion, "/api", runtime.ContentTypeProtobuf); err != nil {
 		return nil, err

@@ -30,11 +30,12 @@ func follow(ctx context.Context, r resource, store cache.ReflectorStore, trouble
 	inner := cache.NewFilteredListWatchFromClient(r.client, r.plural, r.namespace, func(o *metav1.ListOptions) {
 		o.FieldSelector, o.LabelSelector = r.fields, r.labels
 	})
+	key := r.plural + " " + r.namespace + " " + r.labels
 	outer := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			list, err := inner.ListWithContext(ctx, o)
 			if err != nil && ctx.Err() == nil && !gone(err) {
-				troubles.met(r.plural, err)
+				troubles.met(key, r.plural, err)
 			}
 			return list, err
 		},
@@ -42,7 +43,7 @@ func follow(ctx context.Context, r resource, store cache.ReflectorStore, trouble
 			w, err := inner.WatchWithContext(ctx, o)
 			switch {
 			case err == nil:
-				troubles.over(r.plural)
+				troubles.over(key)
 			case o.SendInitialEvents != nil:
 				// Whatever it is, the reflector asks for a plain list next. It must not know of a
 				// refused connection or a full server: it would wait for that to pass, and
@@ -51,7 +52,7 @@ func follow(ctx context.Context, r resource, store cache.ReflectorStore, trouble
 					err = errors.New(err.Error())
 				}
 			case ctx.Err() == nil && !gone(err):
-				troubles.met(r.plural, err)
+				troubles.met(key, r.plural, err)
 			}
 			return w, err
 		},

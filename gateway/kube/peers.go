@@ -28,7 +28,6 @@ type Peers struct {
 	namespace, selector string
 	file                string // the last known ones
 	log                 *slog.Logger
-	troubles            *troubles
 }
 
 // NewPeers reads "kube:NAMESPACE/LABELSELECTOR", an entry of --join.
@@ -42,15 +41,14 @@ func NewPeers(client *Client, join, stateDir string, log *slog.Logger) (*Peers, 
 	}
 	return &Peers{
 		client: client, namespace: namespace, selector: selector, file: filepath.Join(stateDir, "gateway-peers.json"), log: log,
-		troubles: newTroubles(client.config.Host, log),
 	}, nil
 }
 
 // Join is how an entry of --join begins that is for Peers.
 const Join = "kube:"
 
-// Problems are why the pods are not followed now.
-func (p *Peers) Problems() []gateway.Problem { return p.troubles.problems() }
+// Problems are why something of the API server is not followed now.
+func (p *Peers) Problems() []gateway.Problem { return p.client.troubles.problems() }
 
 // Run tells set the addresses whenever they change, first those that an earlier run
 // has saved, until the context ends.
@@ -74,7 +72,7 @@ func (p *Peers) Run(ctx context.Context, set func([]netip.Addr)) error {
 	reflector.Go(func() {
 		follow(ctx, resource{
 			client: p.client.core, plural: "pods", namespace: p.namespace, labels: p.selector, example: &corev1.Pod{},
-		}, hosts, p.troubles)
+		}, hosts, p.client.troubles)
 	})
 	for {
 		select {
@@ -86,13 +84,13 @@ func (p *Peers) Run(ctx context.Context, set func([]netip.Addr)) error {
 		now := gateway.SortedAddrs(slices.Concat(each...))
 		if len(now) == 0 {
 			// It is no news: this gateway's own pod is one of them.
-			p.troubles.note(nobody, gateway.Problem{
+			p.client.troubles.note(noPeers, gateway.Problem{
 				Object: "--join " + Join + p.namespace + "/" + p.selector, Field: "--join", Reason: gateway.Misconfigured,
 				Message: "no pod on a node has these labels in this namespace: correct it, or look into the gateways' pods; the addresses known before stay",
 			})
 			continue
 		}
-		p.troubles.over(nobody)
+		p.client.troubles.over(noPeers)
 		if slices.Equal(now, last) {
 			continue
 		}

@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -25,10 +24,9 @@ const (
 
 // Source follows the API server's objects.
 type Source struct {
-	client   *Client
-	node     string
-	troubles *troubles
-	kick     chan struct{}
+	client *Client
+	node   string
+	kick   chan struct{}
 
 	routes     *table[gateway.Route]
 	pods       *table[gateway.Pod]
@@ -37,8 +35,8 @@ type Source struct {
 }
 
 // NewSource gives a source of all pods or, with a node's name, of that node's.
-func NewSource(client *Client, node string, log *slog.Logger) *Source {
-	s := &Source{client: client, node: node, troubles: newTroubles(client.config.Host, log), kick: make(chan struct{}, 1)}
+func NewSource(client *Client, node string) *Source {
+	s := &Source{client: client, node: node, kick: make(chan struct{}, 1)}
 	shared := objects.NewIntern()
 	s.routes = newTable(v1alpha1.Kind, s.changed, func(obj any) (gateway.Route, field.ErrorList) {
 		return objects.Route(obj.(*v1alpha1.EgressRoute))
@@ -57,9 +55,9 @@ func NewSource(client *Client, node string, log *slog.Logger) *Source {
 	return s
 }
 
-// Problems are why the API server's objects are not followed now. They are apart from
+// Problems are why something of the API server is not followed now. They are apart from
 // the view's: an API server that is away changes nothing in the view.
-func (s *Source) Problems() []gateway.Problem { return s.troubles.problems() }
+func (s *Source) Problems() []gateway.Problem { return s.client.troubles.problems() }
 
 // Run delivers the whole view, first when all kinds have been read and then soon
 // after each change, until the context ends.
@@ -75,10 +73,10 @@ func (s *Source) Run(ctx context.Context, deliver func(gateway.Snapshot)) error 
 	if s.node != "" {
 		pods.fields = fields.OneTermEqualSelector("spec.nodeName", s.node).String()
 	}
-	reflectors.Go(func() { follow(ctx, pods, s.pods, s.troubles) })
-	reflectors.Go(func() { follow(ctx, namespaces, s.namespaces, s.troubles) })
-	reflectors.Go(func() { follow(ctx, nodes, s.nodes, s.troubles) })
-	reflectors.Go(func() { follow(ctx, routes, s.routes, s.troubles) })
+	reflectors.Go(func() { follow(ctx, pods, s.pods, s.client.troubles) })
+	reflectors.Go(func() { follow(ctx, namespaces, s.namespaces, s.client.troubles) })
+	reflectors.Go(func() { follow(ctx, nodes, s.nodes, s.client.troubles) })
+	reflectors.Go(func() { follow(ctx, routes, s.routes, s.client.troubles) })
 
 	pause := time.NewTimer(0)
 	defer pause.Stop()
@@ -117,9 +115,11 @@ func (s *Source) changed() {
 	}
 }
 
-// nobody is the resource of the trouble that there is none at all of something there
-// must be.
-const nobody = "nobody"
+// Troubles that there is none at all of something there must be.
+const (
+	noNodes = "no nodes"
+	noPeers = "no peers"
+)
 
 // view is all tables together; false as long as they are not to be believed.
 func (s *Source) view() (gateway.Snapshot, bool) {
@@ -133,13 +133,13 @@ func (s *Source) view() (gateway.Snapshot, bool) {
 	if len(nodes) == 0 && len(nodeProblems) == 0 {
 		// This program runs on one. It is an API server whose store was emptied, or
 		// another cluster's; taking its word would let every pod out.
-		s.troubles.note(nobody, gateway.Problem{
-			Object: "API server " + s.troubles.server, Reason: gateway.Unreadable,
+		s.client.troubles.note(noNodes, gateway.Problem{
+			Object: "API server " + s.client.troubles.server, Reason: gateway.Unreadable,
 			Message: "it knows no node at all, so what it says is not taken: is it the right cluster, is its store being restored? What was read before stays in force",
 		})
 		return gateway.Snapshot{}, false
 	}
-	s.troubles.over(nobody)
+	s.client.troubles.over(noNodes)
 	problems = append(append(problems, podProblems...), nodeProblems...)
 	return gateway.Snapshot{
 		Routes: routes, Pods: pods, Namespaces: namespaces, Nodes: nodes, Problems: gateway.SortProblems(problems),

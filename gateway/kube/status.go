@@ -62,7 +62,7 @@ type Status struct {
 // NewStatus starts nothing; Run also runs the events.
 func NewStatus(c *Client, events *Events, log *slog.Logger) *Status {
 	return &Status{
-		client: c.Routes(), events: events, log: log, troubles: newTroubles(c.config.Host, log),
+		client: c.Routes(), events: events, log: log, troubles: c.troubles,
 		routes: newTable(v1alpha1.Kind, func() {}, func(obj any) (*v1alpha1.EgressRoute, field.ErrorList) {
 			r := obj.(*v1alpha1.EgressRoute)
 			r.ManagedFields = nil // often the larger part

@@ -22,41 +22,41 @@ type troubles struct {
 	log    *slog.Logger
 
 	mu  sync.Mutex
-	now map[string]gateway.Problem // by resource
+	now map[string]gateway.Problem // by what is followed
 }
 
 func newTroubles(server string, log *slog.Logger) *troubles {
 	return &troubles{server: server, log: log, now: map[string]gateway.Problem{}}
 }
 
-// met enters why a resource is not to be had.
-func (t *troubles) met(resource string, err error) {
+// met enters why what is followed is not to be had.
+func (t *troubles) met(followed, resource string, err error) {
 	object, message := t.explain(resource, err)
-	t.note(resource, gateway.Problem{
+	t.note(followed, gateway.Problem{
 		Object: object, Reason: gateway.Unreadable,
 		Message: message + "; what was read before stays in force",
 	})
 }
 
-func (t *troubles) note(resource string, p gateway.Problem) {
+func (t *troubles) note(followed string, p gateway.Problem) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	said := false
 	for _, other := range t.now {
 		said = said || other == p
 	}
-	t.now[resource] = p
+	t.now[followed] = p
 	if !said {
 		t.log.Error("the API server does not give all that is needed", "object", p.Object, "message", p.Message)
 	}
 }
 
-// over enters that a resource is followed.
-func (t *troubles) over(resource string) {
+// over enters that it is to be had.
+func (t *troubles) over(followed string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p, was := t.now[resource]
-	delete(t.now, resource)
+	p, was := t.now[followed]
+	delete(t.now, followed)
 	if !was {
 		return
 	}

@@ -42,7 +42,7 @@ func TestErrorsAreExplained(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			troubles := newTroubles("S", slog.New(slog.DiscardHandler))
-			troubles.met(c.resource, c.err)
+			troubles.met("one", c.resource, c.err)
 			p := troubles.problems()
 			if len(p) != 1 || p[0].Object != c.object || !strings.Contains(p[0].Message, c.message) || !strings.Contains(p[0].Message, "stays in force") {
 				t.Errorf("problems %+v", p)
@@ -65,17 +65,17 @@ func TestATroubleIsSaidOnce(t *testing.T) {
 		return strings.Join(levels, " ")
 	}
 	troubles.over("pods") // never met
-	troubles.met("pods", dial(1, syscall.ECONNREFUSED))
-	troubles.met("pods", dial(2, syscall.ECONNREFUSED))
-	troubles.met("nodes", dial(3, syscall.ECONNREFUSED))
+	troubles.met("pods", "pods", dial(1, syscall.ECONNREFUSED))
+	troubles.met("pods", "pods", dial(2, syscall.ECONNREFUSED))
+	troubles.met("nodes", "nodes", dial(3, syscall.ECONNREFUSED))
 	if got := lines(); got != "ERROR" || len(troubles.problems()) != 1 {
 		t.Errorf("lines %q, problems %+v", got, troubles.problems())
 	}
-	troubles.met("nodes", dial(4, syscall.EHOSTUNREACH))
+	troubles.met("nodes", "nodes", dial(4, syscall.EHOSTUNREACH))
 	if got := lines(); got != "ERROR" || len(troubles.problems()) != 2 {
 		t.Errorf("lines %q, problems %+v", got, troubles.problems())
 	}
-	troubles.met("nodes", dial(5, syscall.ECONNREFUSED))
+	troubles.met("nodes", "nodes", dial(5, syscall.ECONNREFUSED))
 	troubles.over("pods")
 	if got := lines(); got != "" {
 		t.Errorf("lines %q while one is left", got)

@@ -71,8 +71,8 @@ func (r *Replica) Status(ctx context.Context) host.Status {
 		r.mirror.describe(s.VIPs)
 		s.Problems = append(s.Problems, r.mirror.problems()...)
 	}
-	if r.cfg.Peers != nil {
-		s.Problems = append(s.Problems, r.cfg.Peers.Problems()...)
+	if r.cfg.Peers != nil { // it may have the view's own
+		s.Problems = gateway.SortProblems(append(s.Problems, r.cfg.Peers.Problems()...))
 	}
 	s.Problems = append(s.Problems, r.filter.Problems()...)
 	s.Problems = append(s.Problems, r.tunnel.Check()...)
