@@ -35,7 +35,7 @@ const (
 func Insert(e Entry) error {
 	req, err := e.insertion()
 	if err != nil {
-		return err
+		return e.wrap("create", err)
 	}
 	return execute(req, "create", e)
 }
@@ -43,12 +43,12 @@ func Insert(e Entry) error {
 // insertion asks for the entry to be created.
 func (e Entry) insertion() (*nl.NetlinkRequest, error) {
 	if e.Timeout < time.Second {
-		return nil, fmt.Errorf("create tracked connection %s: its timeout is %s, give it one of a second or more", e.Original, e.Timeout)
+		return nil, fmt.Errorf("its timeout is %s, give it one of a second or more", e.Timeout)
 	}
 	untranslated := e.Original.Inverse()
 	if e.Reply.Src != untranslated.Src || e.Reply.SrcPort != untranslated.SrcPort {
-		return nil, fmt.Errorf("create tracked connection %s: its destination is translated, to %s, and only sources can be",
-			e.Original, netip.AddrPortFrom(e.Reply.Src, e.Reply.SrcPort))
+		return nil, fmt.Errorf("its destination is translated, to %s, and only sources can be",
+			netip.AddrPortFrom(e.Reply.Src, e.Reply.SrcPort))
 	}
 	// The translated reply tuple would be accepted too, but IPS_SRC_NAT is only set by
 	// a translation that changes the tuple (nf_nat_setup_info), and without it packets
@@ -80,9 +80,13 @@ func (e Entry) change(flags int, attrs []*nl.RtAttr) *nl.NetlinkRequest {
 
 func execute(req *nl.NetlinkRequest, doing string, e Entry) error {
 	if _, err := req.Execute(unix.NETLINK_NETFILTER, 0); err != nil {
-		return fmt.Errorf("%s tracked connection %s in zone %d: %w", doing, e.Original, e.Zone, err)
+		return e.wrap(doing, err)
 	}
 	return nil
+}
+
+func (e Entry) wrap(doing string, err error) error {
+	return fmt.Errorf("%s tracked connection %s in zone %d: %w", doing, e.Original, e.Zone, err)
 }
 
 // state are the attributes of what may change in the life of an entry.

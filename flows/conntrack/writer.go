@@ -92,7 +92,7 @@ func sift(entries []Entry, refused map[int]error, expected unix.Errno, doing str
 		case expected != 0 && errors.Is(err, expected):
 			as = append(as, e)
 		default:
-			errs = append(errs, fmt.Errorf("%s tracked connection %s in zone %d: %w", doing, e.Original, e.Zone, err))
+			errs = append(errs, e.wrap(doing, err))
 		}
 	}
 	return as, errs

@@ -184,6 +184,20 @@ func follow(t *testing.T, h *holder, name string, term uint64, r *stream.Ring) *
 	return w
 }
 
+// ended is why the next stream ends.
+func (w *following) ended(t *testing.T) (err error) {
+	t.Helper()
+	await(t, func() error {
+		select {
+		case err = <-w.errs:
+			return nil
+		default:
+			return fmt.Errorf("the stream of %s goes on", w.Name)
+		}
+	})
+	return err
+}
+
 func (w *following) equals(h *holder) func() error {
 	return func() error {
 		if got, want := w.table.copy(), h.table.copy(); !maps.Equal(got, want) {
@@ -266,7 +280,7 @@ func TestOnlyMembersOfTheKeyAreHeard(t *testing.T) {
 	h := hold(t, ring(t, "ours"), 1)
 	h.change(flows.Put, 1)
 	stranger := follow(t, h, "stranger", 1, ring(t, "theirs"))
-	if err := <-stranger.errs; err == nil || !strings.Contains(err.Error(), "key") {
+	if err := stranger.ended(t); err == nil || !strings.Contains(err.Error(), "key") {
 		t.Errorf("a stranger's stream ended with %v, want it to name the key", err)
 	}
 	// The other way round: a member is not taken in by a stranger's holder.
@@ -274,8 +288,7 @@ func TestOnlyMembersOfTheKeyAreHeard(t *testing.T) {
 	impostor.change(flows.Put, 666)
 	member := follow(t, impostor, "member", 1, ring(t, "ours"))
 	for range 3 {
-		<-member.errs
-		<-stranger.errs
+		_, _ = member.ended(t), stranger.ended(t)
 	}
 	if n, m := len(member.table.copy()), len(stranger.table.copy()); n != 0 || m != 0 {
 		t.Errorf("%d flows were taken from a stranger, %d were given to one", n, m)
@@ -325,7 +338,7 @@ func TestKeysChangeWithoutALoss(t *testing.T) {
 		await(t, w.equals(h))
 	}
 	old := follow(t, h, "old", 1, ring(t, "old"))
-	if err := <-old.errs; err == nil {
+	if err := old.ended(t); err == nil {
 		t.Error("a key that was taken away is still accepted")
 	}
 }
@@ -335,7 +348,7 @@ func TestNobodyFollowsAHolderOfAnEarlierTerm(t *testing.T) {
 	h.change(flows.Put, 1)
 	w := follow(t, h, "a", 5, h.ring)
 	for range 3 {
-		if err := <-w.errs; err == nil {
+		if err := w.ended(t); err == nil {
 			t.Error("the stream ended without a reason")
 		}
 	}
