@@ -33,7 +33,8 @@ func Attach(prefix, programs string) (*Attached, error) {
 // Tool is kubectl or helm, as administrator.
 func (a *Attached) Tool(name string, args ...string) *exec.Cmd {
 	cmd := a.plane.Command(filepath.Join(a.programs, name), args...)
-	cmd.Env = toolEnv(filepath.Join(a.dir, "plane"), name)
+	plane := filepath.Join(a.dir, "plane")
+	cmd.Env = toolEnv(filepath.Join(plane, kubeconfigFile), filepath.Join(plane, name))
 	return cmd
 }
 
@@ -42,9 +43,8 @@ func (a *Attached) In(j int, name string, args ...string) (*exec.Cmd, error) {
 	return inNode(filepath.Join(a.dir, lab.NodeName(j)), name, args...)
 }
 
-// toolEnv keeps what kubectl and helm remember in the folder of the control plane.
-func toolEnv(dir, name string) []string {
-	home := filepath.Join(dir, name)
-	return append(os.Environ(), "KUBECONFIG="+filepath.Join(dir, kubeconfigFile), "KUBECACHEDIR="+home,
+// toolEnv keeps what kubectl and helm remember in a folder.
+func toolEnv(kubeconfig, home string) []string {
+	return append(os.Environ(), "KUBECONFIG="+kubeconfig, "KUBECACHEDIR="+home,
 		"HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home)
 }

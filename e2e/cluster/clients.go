@@ -31,7 +31,7 @@ func (a *APIServer) tool(ctx context.Context, input, name string, args ...string
 	cmd := a.place.command(a.Tool(name), args...)
 	var out, said bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &said
-	cmd.Env = toolEnv(a.Dir, name)
+	cmd.Env = toolEnv(a.Kubeconfig, filepath.Join(a.Dir, name))
 	if err := cmd.Start(); err != nil {
 		return "", fmt.Errorf("start %s: %w", name, err)
 	}

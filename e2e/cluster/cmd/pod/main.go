@@ -1,5 +1,6 @@
 // Pod is the program of the tests' pods. As "pause" it holds a pod's namespaces; as
-// "client" it talks to the partner and tells over HTTP what it lived through.
+// "client" it talks to the partner and tells over HTTP what it lived through; as "partner" it
+// is one.
 package main
 
 import (
@@ -7,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -21,7 +23,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		log.Fatal("pod: say pause or client")
+		log.Fatal("pod: say pause, client or partner")
 	}
 	switch os.Args[1] {
 	case "pause":
@@ -30,8 +32,27 @@ func main() {
 		if err := client(os.Args[2:]); err != nil {
 			log.Fatal("pod: ", err)
 		}
+	case "partner":
+		log.Fatal("pod: ", partner())
 	default:
-		log.Fatalf("pod: %s is unknown, say pause or client", os.Args[1])
+		log.Fatalf("pod: %s is unknown, say pause, client or partner", os.Args[1])
+	}
+}
+
+// partner tells whoever connects what he is seen as. It runs outside of a cluster that
+// has no lab around it.
+func partner() error {
+	l, err := net.Listen("tcp4", fmt.Sprintf(":%d", lab.TCPPort))
+	if err != nil {
+		return err
+	}
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		_, _ = fmt.Fprintln(c, c.RemoteAddr())
+		_ = c.Close()
 	}
 }
 
