@@ -135,9 +135,7 @@ func (w *world) apply(objects string) {
 // further values, "agent.maxUnavailable=1".
 func (w *world) install(settings ...string) { w.t.Helper(); w.helm("install", settings...) }
 
-// upgrade upgrades the release with these settings, with all of it restarted that changes.
-func (w *world) upgrade(settings ...string) { w.t.Helper(); w.helm("upgrade", settings...) }
-
+// helm installs or upgrades the release.
 func (w *world) helm(verb string, settings ...string) {
 	w.t.Helper()
 	args := []string{verb, "sallyport", "../../charts/sallyport", "--namespace", namespace, "--create-namespace", "--wait", "--timeout", "180s",
