@@ -90,7 +90,7 @@ func (u *Uninstall) Run(ctx context.Context) error {
 		said = maps.Clone(now.clean)
 		if done {
 			for _, node := range now.absent {
-				u.log.Warn("node is not ready and was left as it is; its reboot cleans it, or when it is back: kubectl debug node/NODE --profile=netadmin --image=THIS_IMAGE -- sallyport cleanup", "node", node)
+				u.log.Warn("node is not ready and was left as it is; its reboot cleans it, or when it is back: see Uninstall in docs/operations.md", "node", node)
 			}
 			u.log.Info("uninstalled", "clean", len(now.clean), "absent", len(now.absent))
 			return nil
