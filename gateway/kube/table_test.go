@@ -2,6 +2,7 @@ package kube
 
 import (
 	"errors"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -91,8 +92,8 @@ func TestTransformedObjectsAreTakenAsTheyAre(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again, err := transform(row); err != nil || again.(interface{}) == nil {
-			t.Fatal(err)
+		if again, err := transform(row); err != nil || !reflect.DeepEqual(again, row) {
+			t.Fatalf("%v is not what it was: %v, %v", again, row, err)
 		}
 		all = append(all, row)
 	}
