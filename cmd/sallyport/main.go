@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -30,9 +29,6 @@ func run() int {
 	}
 	return 0
 }
-
-// plugin says whether kubectl runs this program as `kubectl sallyport`.
-func plugin() bool { return filepath.Base(os.Args[0]) == "kubectl-sallyport" }
 
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
