@@ -96,18 +96,28 @@ func TestClashesAreNamedLoggedOnceAndGoAway(t *testing.T) {
 }
 
 func TestConnectionsOfOthersInOurZone(t *testing.T) {
-	insert := func(zone uint16, mark uint32, port uint16) {
-		to := conntrack.Tuple{Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"), Protocol: unix.IPPROTO_UDP, SrcPort: port, DstPort: 53}
+	tuple := func(protocol uint8) conntrack.Tuple {
+		return conntrack.Tuple{Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"), Protocol: protocol}
+	}
+	put := func(to conntrack.Tuple, zone uint16, mark uint32) {
 		err := conntrack.Insert(conntrack.Entry{Original: to, Reply: to.Inverse(), Zone: zone, Mark: mark, Timeout: time.Minute})
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+	insert := func(zone uint16, mark uint32, port uint16) {
+		to := tuple(unix.IPPROTO_UDP)
+		to.SrcPort, to.DstPort = port, 53
+		put(to, zone, mark)
 	}
 	t.Run("ours", func(t *testing.T) {
 		c, _ := clashes(t)
 		insert(testZone, c.marks.Value(1)|7<<16, 1)
 		insert(testZone+1, 0, 2)
 		insert(0, 0, 3)
+		ping := tuple(unix.IPPROTO_ICMP) // to the VIP itself
+		ping.ICMPType, ping.ICMPID = 8, 1
+		put(ping, testZone, 0)
 		c.look(t.Context())
 		if got := c.Problems(); len(got) != 0 {
 			t.Errorf("named in vain: %v", got)
@@ -123,6 +133,20 @@ func TestConnectionsOfOthersInOurZone(t *testing.T) {
 			t.Errorf("got %v", got)
 		}
 	})
+}
+
+func TestSocketOnAPort(t *testing.T) {
+	const table = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 0200007F:C350 06 00000000:00000000 03:00000F0A 00000000     0        0 0 3 0000000000000000
+   1: 0100007F:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 11 1 0000000000000000 100 0 0 10 0
+   2: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000    65        0 12 1 0000000000000000 100 0 0 10 0
+`
+	if inode, uid, found := socketOn(table, 8080); !found || inode != "12" || uid != "65" {
+		t.Errorf("inode %s of user %s, %v", inode, uid, found)
+	}
+	if inode, _, found := socketOn(table, 808); found {
+		t.Errorf("found inode %s", inode)
+	}
 }
 
 func TestPortTakenNamesTheProcess(t *testing.T) {

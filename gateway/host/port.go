@@ -30,7 +30,7 @@ func portOwner(proc, network string, port uint16) string {
 		if err != nil {
 			continue
 		}
-		inode, uid, found := socketOn(string(table), network, port)
+		inode, uid, found := socketOn(string(table), port)
 		if !found {
 			continue
 		}
@@ -43,14 +43,14 @@ func portOwner(proc, network string, port uint16) string {
 	return ""
 }
 
-// socketOn finds a listening or unconnected socket in a table of /proc/net, whose
-// columns proc(5) has: local address in hexadecimal, state, user and inode.
-func socketOn(table, network string, port uint16) (inode, uid string, found bool) {
-	const listen = "0A"
+// socketOn finds who has a port in a table of /proc/net, whose columns proc(5) has:
+// the local address in hexadecimal, the user, the inode. A socket that only waits for
+// stragglers has no inode.
+func socketOn(table string, port uint16) (inode, uid string, found bool) {
 	suffix := fmt.Sprintf(":%04X", port)
 	for line := range strings.Lines(table) {
 		f := strings.Fields(line)
-		if len(f) > 9 && strings.HasSuffix(f[1], suffix) && (network != "tcp" || f[3] == listen) {
+		if len(f) > 9 && strings.HasSuffix(f[1], suffix) && f[9] != "0" {
 			return f[9], f[7], true
 		}
 	}

@@ -25,6 +25,7 @@ func TestWhatOthersWrite(t *testing.T) {
 		{"ct mark set meta mark", netfilter.Writes{Mark: all}},
 		{"meta mark set ct mark & 0xff", netfilter.Writes{Mark: all}},
 		{"meta mark set ip saddr map { 10.0.0.1 : 0x5 }", netfilter.Writes{Mark: all}},
+		{"meta mark set meta mark map { 0x1 : 0x100 }", netfilter.Writes{Mark: all}},
 		{"ct mark & 0x100 == 0x100 meta mark set meta mark | 0x20", netfilter.Writes{Mark: 0x20}},
 		{"ct zone set 51", netfilter.Writes{Zones: []uint16{51}}},
 		{"meta mark & 0x100 == 0x100 counter accept", netfilter.Writes{}},
