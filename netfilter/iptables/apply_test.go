@@ -422,7 +422,7 @@ func TestProgramsTables(t *testing.T) {
 		Pods:   []gateway.PlannedPod{{Addr: netip.MustParseAddr("10.244.1.10"), Routes: []int{0}}},
 	}
 	ends := []tunnel.Remote{{VIP: vip, Inside: vip}}
-	node, err := steer.Table(tunnel.DefaultConfig(), plan, ends)
+	node, err := steer.Table(tunnel.DefaultConfig(), plan, gateway.Hold{}, ends)
 	if err != nil {
 		t.Fatal(err)
 	}
