@@ -118,7 +118,8 @@ func (w *world) hear(p pod, since time.Time) (traffic.Report, error) {
 	ctx, cancel := context.WithTimeout(w.ctx, 10*time.Second)
 	defer cancel()
 	address := netip.AddrPortFrom(p.addr, traffic.Port)
-	code, body, err := w.Lab.Fetch(ctx, cluster.ControlPlane,
+	// From its own node, which reaches it whatever the CNI's addresses and tunnels are.
+	code, body, err := w.Lab.Fetch(ctx, lab.NodeName(p.node),
 		fmt.Sprintf("http://%s/report?since=%s", address, url.QueryEscape(since.Format(time.RFC3339Nano))))
 	if err == nil && code != http.StatusOK {
 		err = fmt.Errorf("report of pod %s: %d", p.name, code)
@@ -134,24 +135,52 @@ func (w *world) hear(p pod, since time.Time) (traffic.Report, error) {
 func (w *world) seen(a app, as func(pod) netip.Addr) {
 	w.t.Helper()
 	for _, p := range w.pods(a) {
+		w.seenFrom(p, as)
+	}
+}
+
+// seenFrom awaits it of one pod.
+func (w *world) seenFrom(p pod, as func(pod) netip.Addr) {
+	w.t.Helper()
+	w.await(func() error {
+		since := time.Now()
+		var r traffic.Report
+		err := lab.AwaitContext(w.ctx, 5*time.Second, func() (err error) {
+			if r, err = w.hear(p, since); err == nil && len(r.Connects.Sources()) == 0 {
+				err = fmt.Errorf("no connection of %s is answered", p.name)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for source := range r.Connects.Sources() {
+			if source != as(p) {
+				return fmt.Errorf("%s is seen as %s, want %s", p.name, source, as(p))
+			}
+		}
+		return nil
+	})
+}
+
+// refused awaits that no connection that the app's pods begin from now on is answered.
+func (w *world) refused(a app) {
+	w.t.Helper()
+	for _, p := range w.pods(a) {
 		w.await(func() error {
 			since := time.Now()
-			var r traffic.Report
-			err := lab.AwaitContext(w.ctx, 5*time.Second, func() (err error) {
-				if r, err = w.hear(p, since); err == nil && len(r.Connects.Sources()) == 0 {
-					err = fmt.Errorf("no connection of %s is answered", p.name)
+			return lab.AwaitContext(w.ctx, 5*time.Second, func() error {
+				r, err := w.hear(p, since)
+				switch {
+				case err != nil:
+					return err
+				case len(r.Connects.Sources()) > 0:
+					return fmt.Errorf("connections of %s are answered", p.name)
+				case r.Connects.Lost() < 3:
+					return fmt.Errorf("%s has not tried often enough", p.name)
 				}
-				return err
+				return nil
 			})
-			if err != nil {
-				return err
-			}
-			for source := range r.Connects.Sources() {
-				if source != as(p) {
-					return fmt.Errorf("%s is seen as %s, want %s", p.name, source, as(p))
-				}
-			}
-			return nil
 		})
 	}
 }
