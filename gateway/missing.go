@@ -16,6 +16,32 @@ func (s Snapshot) Doubtful() bool {
 	})
 }
 
+// Refused is the part of an older view that the source has, by name, in a form that
+// is not valid.
+func (s Snapshot) Refused(older Snapshot) Snapshot {
+	refused := map[string]bool{}
+	for _, p := range s.Problems {
+		if p.Reason == Invalid {
+			refused[p.Object] = true
+		}
+	}
+	return Snapshot{
+		Routes: only(older.Routes, func(r *Route) bool { return refused[routeObject(r.Name)] }),
+		Pods:   only(older.Pods, func(p *Pod) bool { return refused[podObject(p)] }),
+		Nodes:  only(older.Nodes, func(n *Node) bool { return refused[nodeObject(n.Name)] }),
+	}
+}
+
+func only[T any](all []T, is func(*T) bool) []T {
+	var some []T
+	for i := range all {
+		if is(&all[i]) {
+			some = append(some, all[i])
+		}
+	}
+	return some
+}
+
 // WithMissing adds the objects that only the older view has.
 func (s Snapshot) WithMissing(older Snapshot) Snapshot {
 	s.Routes = withMissing(s.Routes, older.Routes, func(r Route) string { return r.Name })
@@ -26,6 +52,9 @@ func (s Snapshot) WithMissing(older Snapshot) Snapshot {
 }
 
 func withMissing[T any](now, older []T, key func(T) string) []T {
+	if len(older) == 0 {
+		return now
+	}
 	have := make(map[string]bool, len(now))
 	for _, o := range now {
 		have[key(o)] = true

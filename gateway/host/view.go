@@ -37,7 +37,8 @@ type View struct {
 	snap gateway.Snapshot
 	have bool
 	live bool
-	// older is the saved view, as long as the source's own has not been sound yet.
+	// older is what is used of the saved view, as long as the source's own has not been
+	// sound yet.
 	older *gateway.Snapshot
 
 	dirty chan struct{}
@@ -107,19 +108,24 @@ func (v *View) Run(ctx context.Context) error {
 
 // deliver takes a view of the source. Until the first that is sound, none takes
 // anything away that an earlier run had: a file that broke while nobody looked, or a
-// folder that is not mounted yet, must not open the way out.
+// folder that is not mounted yet, must not open the way out. An object that is refused
+// stays what it was, for as long as it is.
 func (v *View) deliver(s gateway.Snapshot) {
 	v.mu.Lock()
-	if !s.Empty() && !s.Doubtful() {
-		v.older = nil
-	} else if v.older != nil {
-		if s.Empty() {
+	if v.older != nil {
+		switch {
+		case s.Empty():
 			s.Problems = append(s.Problems, gateway.Problem{
 				Object: "source", Reason: gateway.Unreadable,
 				Message: "it has no objects at all: the last good view is used until it has",
 			})
+		case !s.Doubtful():
+			*v.older = s.Refused(*v.older)
 		}
 		s = s.WithMissing(*v.older)
+		if v.older.Empty() {
+			v.older = nil
+		}
 	}
 	v.snap, v.have, v.live = s, true, true
 	v.mu.Unlock()

@@ -109,6 +109,45 @@ func TestWhatCannotBeReadTakesNothingAwayAfterARestart(t *testing.T) {
 	})
 }
 
+// An API server refuses objects one by one, by name.
+func TestWhatIsRefusedStaysWhatItWasBeforeARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		before := gateway.Snapshot{
+			Routes: []gateway.Route{{Name: "payments"}, {Name: "deleted"}},
+			Pods:   []gateway.Pod{{Namespace: "x", Name: "refused"}, {Namespace: "x", Name: "deleted"}},
+			Nodes:  []gateway.Node{{Name: "n1"}, {Name: "n2"}, {Name: "deleted"}},
+		}
+		refusing := func(objects ...string) gateway.Snapshot {
+			s := sound
+			for _, o := range objects {
+				s.Problems = append(s.Problems, gateway.Problem{Object: o, Reason: gateway.Invalid})
+			}
+			return s
+		}
+		v, f, _ := run(t, &before)
+		f <- refusing("EgressRoute payments", "Pod x/refused", "Node n2")
+		if n := v.routes(t); n != 1 {
+			t.Errorf("%d routes, want the one that is refused", n)
+		}
+		s, _ := v.Snapshot()
+		if len(s.Pods) != 1 || len(s.Nodes) != 2 {
+			t.Errorf("pods %v, nodes %v: want those that are or are refused", s.Pods, s.Nodes)
+		}
+		f <- refusing("EgressRoute payments", "EgressRoute deleted")
+		if n := v.routes(t); n != 1 {
+			t.Errorf("%d routes: one that was gone came back", n)
+		}
+		f <- sound
+		if n := v.routes(t); n != 0 {
+			t.Errorf("%d routes once nothing is refused", n)
+		}
+		f <- refusing("EgressRoute payments")
+		if n := v.routes(t); n != 0 {
+			t.Errorf("%d routes: an old view came back", n)
+		}
+	})
+}
+
 func TestASoundViewIsSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, f, file := run(t, nil)
