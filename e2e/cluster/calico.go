@@ -45,9 +45,9 @@ var Calico = &CNI{
 `, lab.NodeName(j))
 	},
 	Daemons: func(c *Cluster, j int, programs string) []Daemon {
-		kubeconfig, script := filepath.Join(c.dir, "calico-node.kubeconfig"), calicoScript
+		kubeconfig := filepath.Join(c.dir, "calico-node.kubeconfig")
 		// The plugin reads what Calico's installer puts beside its configuration.
-		script = "cp " + filepath.Join(c.dir, "calico-cni-plugin.kubeconfig") + " /etc/cni/net.d/calico.kubeconfig\n" + script
+		script := "cp " + filepath.Join(c.dir, "calico-cni-plugin.kubeconfig") + " /etc/cni/net.d/calico.kubeconfig\n" + calicoScript
 		return []Daemon{{"calico-node", []string{"/usr/bin/env",
 			"PATH=" + programs + ":/usr/sbin:/usr/bin:/sbin:/bin", "KUBECONFIG=" + kubeconfig, "DATASTORE_TYPE=kubernetes",
 			"NODENAME=" + lab.NodeName(j), "IP=" + lab.OutsideAddr(j).String(), "CALICO_NETWORKING_BACKEND=vxlan", "CLUSTER_TYPE=k8s",
@@ -93,7 +93,7 @@ func installCalico(ctx context.Context, c *Cluster) error {
 		return err
 	}
 	for _, account := range []string{"calico-node", "calico-cni-plugin"} {
-		if _, err := c.account(ctx, "kube-system", account, c.dir); err != nil {
+		if err := c.account(ctx, "kube-system", account); err != nil {
 			return err
 		}
 	}

@@ -34,7 +34,7 @@ func Flannel(backend string) *CNI {
 			if _, err := c.API.Kubectl(ctx, flannelObjects, "apply", "-f", "-"); err != nil {
 				return err
 			}
-			if _, err := c.account(ctx, "kube-flannel", "flannel", c.dir); err != nil {
+			if err := c.account(ctx, "kube-flannel", "flannel"); err != nil {
 				return err
 			}
 			conf := fmt.Sprintf(`{"Network": %q, "EnableNFTables": false, "Backend": {"Type": %q}}`, podCIDRs, backend)

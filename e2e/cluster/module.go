@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -102,12 +101,11 @@ func linkAll(from, to string) error {
 	return nil
 }
 
-// account gives the kubeconfig of a service account, as a file in the folder.
-func (c *Cluster) account(ctx context.Context, namespace, name, dir string) (string, error) {
+// account writes the kubeconfig of a service account into the cluster's folder.
+func (c *Cluster) account(ctx context.Context, namespace, name string) error {
 	token, err := c.API.Kubectl(ctx, "", "create", "token", name, "-n", namespace, "--duration", "24h")
 	if err != nil {
-		return "", err
+		return err
 	}
-	path := filepath.Join(dir, name+".kubeconfig")
-	return path, cmp.Or(os.MkdirAll(dir, 0o755), user{name: name, token: strings.TrimSpace(token)}.kubeconfig(path, c.API.URL, c.API.CAFile))
+	return user{name: name, token: strings.TrimSpace(token)}.kubeconfig(filepath.Join(c.dir, name+".kubeconfig"), c.API.URL, c.API.CAFile)
 }

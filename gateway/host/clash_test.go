@@ -161,10 +161,10 @@ func TestPortTakenNamesTheProcess(t *testing.T) {
 	if got := PortTaken(again, "tcp", port).Error(); !strings.Contains(got, "TCP port "+strconv.Itoa(int(port))+" is in use by this process itself") {
 		t.Error(got)
 	}
-	if got := PortTaken(again, "udp", port); got != again {
+	if got := PortTaken(again, "udp", port).Error(); got != again.Error() {
 		t.Errorf("nobody has the UDP port, yet: %v", got)
 	}
-	if got := PortTaken(syscall.EACCES, "tcp", port); got != syscall.EACCES {
+	if got := PortTaken(syscall.EACCES, "tcp", port).Error(); got != syscall.EACCES.Error() {
 		t.Errorf("another error became %v", got)
 	}
 
