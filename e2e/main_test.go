@@ -229,7 +229,6 @@ func (w *world) startTraffic(nodes ...int) *traffic {
 		w.must(err)
 		s, err := w.StartStream(selected(j), partner, 5*time.Millisecond)
 		w.must(err)
-		w.must(s.KeepAlive(time.Second)) // the README's limit: the pod's side speaks first
 		tr.echo, tr.connects, tr.streams = append(tr.echo, e), append(tr.connects, c), append(tr.streams, s)
 	}
 	w.flowsAgain(tr, time.Now())

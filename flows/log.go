@@ -7,7 +7,7 @@ import "time"
 // acknowledged is forgotten; so a Log is small unless a standby lags, and then it
 // is bounded: that standby gets a snapshot instead.
 type Log struct {
-	Term uint64
+	Term uint64 // it may grow
 
 	limit    int // bytes of batches
 	pending  []Change

@@ -59,6 +59,20 @@ func (f *Feed) Add(c flows.Change) {
 	}
 }
 
+// Raise goes on in a newer term, in which this member holds again. Nobody has held
+// between for those who still follow: they would follow him.
+func (f *Feed) Raise(term uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.log.Term = max(f.log.Term, term)
+}
+
+func (f *Feed) term() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.log.Term
+}
+
 // Reset says that changes were missed: every standby gets a snapshot.
 func (f *Feed) Reset() {
 	f.mu.Lock()

@@ -143,7 +143,7 @@ func (s *Server) serve(ctx context.Context, raw net.Conn) error {
 	s.mu.Lock()
 	f := s.feeds[hello.VIP]
 	s.mu.Unlock()
-	if f == nil || f.log.Term < hello.Term {
+	if f == nil || f.term() < hello.Term {
 		return fmt.Errorf("%s follows VIP %s in term %d, which is not held here in that term", hello.Name, hello.VIP, hello.Term)
 	}
 	c.bytes = &f.bytes
@@ -186,7 +186,7 @@ func (st *stream) talk(ctx context.Context, changed <-chan struct{}) error {
 	var last time.Time // snapshot
 	for {
 		f.mu.Lock()
-		lost, news, ended := st.cursor.Lost(), f.news, f.ended
+		lost, news, ended, term := st.cursor.Lost(), f.news, f.ended, f.log.Term
 		batch, have := st.cursor.Next()
 		f.mu.Unlock()
 		var err error
@@ -212,7 +212,7 @@ func (st *stream) talk(ctx context.Context, changed <-chan struct{}) error {
 				return errors.New("the gossip keys have changed")
 			case <-news:
 			case <-pulse.C:
-				err = st.conn.send(flows.Message{Kind: flows.Beat, Term: f.log.Term})
+				err = st.conn.send(flows.Message{Kind: flows.Beat, Term: term})
 			}
 		}
 		if err != nil {
@@ -246,6 +246,7 @@ func (st *stream) snapshot() error {
 			return err
 		}
 	}
+	// Its term may be older than that of what comes next, never newer.
 	return st.conn.send(flows.Message{Kind: flows.End, Term: begin.Term, Seq: begin.Seq})
 }
 

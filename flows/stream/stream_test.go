@@ -358,6 +358,14 @@ func TestNobodyFollowsAHolderOfAnEarlierTerm(t *testing.T) {
 	h.server.Retire(vip)
 	h.feed = h.server.Lead(vip, 5, h.table.Flows)
 	await(t, w.equals(h))
+	// Elected again with nobody between: the stream goes on.
+	before := h.feed.Feedback().Snapshots
+	h.feed.Raise(6)
+	h.change(flows.Put, 2)
+	await(t, w.equals(h))
+	if n := h.feed.Feedback().Snapshots; n != before {
+		t.Errorf("%d snapshots more after another term of the same holder", n-before)
+	}
 	h.server.Retire(vip)
 	await(t, func() error {
 		if w.Synced() {

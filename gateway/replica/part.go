@@ -18,8 +18,7 @@ import (
 	"github.com/sallyport/sallyport/gateway/host"
 )
 
-// part is a replica's part in one VIP's connections: it tells, or it follows, or
-// nobody is known to hold and it keeps what it has.
+// part is a replica's part in one VIP's connections: it tells, or it follows.
 type part struct {
 	mirror *mirror
 	scope  conntrack.Scope
@@ -57,12 +56,16 @@ func (p *part) run(ctx context.Context) error {
 	for {
 		s := p.mirror.state(p.scope.VIP)
 		want := role{s.Holder, s.Term}
-		if s.Holder == p.mirror.name && s.Role != election.Holder {
-			want.holder = ""
-		}
-		if want != now {
+		switch feed := p.feed.Load(); {
+		case want.holder == "" || want.holder == p.mirror.name && s.Role != election.Holder:
+			// Nobody has the connections now. Whoever had them last still knows them, and
+			// should it hold again, nothing has been missed.
+		case want.holder != now.holder:
 			end()
 			end, now = p.begin(ctx, want), want
+		case want.term > now.term && feed != nil:
+			feed.Raise(want.term)
+			now = want
 		}
 		select {
 		case <-ctx.Done():
@@ -77,9 +80,7 @@ func (p *part) run(ctx context.Context) error {
 func (p *part) begin(ctx context.Context, r role) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
-	switch r.holder {
-	case "":
-	case p.mirror.name:
+	if r.holder == p.mirror.name {
 		// From here on events are told; snapshots have what was before.
 		feed := p.mirror.server.Lead(p.scope.VIP.String(), r.term, p.scope.Flows)
 		p.feed.Store(feed)
@@ -94,9 +95,8 @@ func (p *part) begin(ctx context.Context, r role) (end func()) {
 			defer p.mu.Unlock()
 			p.bytes, p.snapshots = p.bytes+b.Bytes, p.snapshots+b.Snapshots
 		}
-	default:
-		running.Go(func() { p.follow(ctx, r) })
 	}
+	running.Go(func() { p.follow(ctx, r) })
 	return func() {
 		cancel()
 		running.Wait()

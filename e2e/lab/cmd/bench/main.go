@@ -49,6 +49,7 @@ var sections = []section{
 	{"quiet", "whether a busy machine causes a failover", (*bench).quiet},
 	{"throughput", "what the packet path carries", (*bench).throughput},
 	{"path", "what a packet costs on it", (*bench).path},
+	{"flows", "replicated connections: lag, memory, catching up", (*bench).flows},
 	{"scale", "5,000 pods and 1,000 routes", (*bench).scale},
 }
 
