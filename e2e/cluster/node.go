@@ -58,7 +58,8 @@ func (c *Cluster) PowerCut(j int) (time.Time, error) {
 
 // PowerOn boots node j after a power cut, with nothing in its kernel and its disk kept.
 func (c *Cluster) PowerOn(j int) error {
-	if err := errors.Join(c.Lab.Reboot(j), c.Lab.Restore(j)); err != nil {
+	// The kubelet takes three seconds over each pod of before whose cgroup it finds.
+	if err := errors.Join(lab.RemoveCgroups(c.cgroup(j)), c.Lab.Reboot(j), c.Lab.Restore(j)); err != nil {
 		return err
 	}
 	return c.powerOn(j)

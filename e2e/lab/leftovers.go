@@ -30,10 +30,15 @@ func removeLeftovers(prefix, dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		errs = append(errs, fmt.Errorf("remove the lab's folder: %w", err))
 	}
-	if out, err := exec.Command("sh", "-c", removeCgroups, "sh", prefix).CombinedOutput(); err != nil {
-		errs = append(errs, fmt.Errorf("remove the lab's cgroups: %w: %s", err, out))
+	return errors.Join(append(errs, RemoveCgroups(prefix))...)
+}
+
+// RemoveCgroups removes those of a name, such as "spk/n1", under every controller.
+func RemoveCgroups(name string) error {
+	if out, err := exec.Command("sh", "-c", removeCgroups, "sh", name).CombinedOutput(); err != nil {
+		return fmt.Errorf("remove the cgroups of %s: %w: %s", name, err, out)
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // removeCgroups of the programs that make some of the lab's name, innermost first. One
