@@ -49,9 +49,12 @@ func TestMetalLB(t *testing.T) {
 	w.await(func() error {
 		events := w.kubectl("get", "events", "--field-selector", "involvedObject.name=public,reason=nodeAssigned", "--sort-by", ".lastTimestamp", "-o", "jsonpath={range .items[*]}{.message}{\"\\n\"}{end}")
 		last := events[strings.LastIndex(events, "\n")+1:]
-		_, err := fmt.Sscanf(strings.Trim(last[strings.Index(last, "node ")+1:], "\""), "ode \"n%d\"", &announcer)
-		return err
+		if _, err := fmt.Sscanf(last, "announcing from node \"n%d\"", &announcer); err != nil {
+			return fmt.Errorf("MetalLB's event %q: %w", last, err)
+		}
+		return nil
 	})
+	other, bank := app{name: "other"}, app{name: "bank"}
 	// The nodes of both, one after the other where they are two.
 	for _, cut := range []int{announcer, holder} {
 		_, err := w.PowerCut(cut)
@@ -59,9 +62,8 @@ func TestMetalLB(t *testing.T) {
 		w.await(w.balanced)
 		w.must(w.PowerOn(cut))
 		w.must(w.AwaitNodes(w.ctx))
+		w.back(other, bank)
 	}
-	bank := app{name: "bank"}
-	w.back(bank)
 	w.seen(bank, asVIP)
 	w.noLeak()
 	w.oneHolder()
