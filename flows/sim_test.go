@@ -41,7 +41,6 @@ type pipe struct {
 	standby       *flows.Standby
 	down, up      [][]byte
 	snapshot      []flows.Message // what is left to send of one
-	broken        bool
 }
 
 type sim struct {

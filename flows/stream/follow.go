@@ -30,8 +30,8 @@ type Following struct {
 	// InStep is called when the first snapshot is in; nil for nobody.
 	InStep func()
 
-	bytes, changes atomic.Uint64
-	synced         atomic.Bool
+	bytes  atomic.Uint64
+	synced atomic.Bool
 }
 
 // renew is how long a stream lasts at most: the snapshot of the next one sets right
@@ -42,9 +42,8 @@ const renew = 6 * time.Hour
 // ErrRenew ends a stream that has lasted long enough.
 var ErrRenew = errors.New("the stream is begun anew")
 
-// Bytes of both directions and changes made so far.
-func (w *Following) Bytes() uint64   { return w.bytes.Load() }
-func (w *Following) Changes() uint64 { return w.changes.Load() }
+// Bytes of both directions so far.
+func (w *Following) Bytes() uint64 { return w.bytes.Load() }
 
 // Synced tells that the table has everything that the holder sent.
 func (w *Following) Synced() bool { return w.synced.Load() }
@@ -107,7 +106,6 @@ func (w *Following) step(ctx context.Context, standby *flows.Standby, m flows.Me
 		if err := w.Table.Apply(changes[:n]); err != nil {
 			return err
 		}
-		w.changes.Add(uint64(n))
 		changes = changes[n:]
 	}
 	return ctx.Err()
