@@ -135,7 +135,11 @@ func TestEntriesBornBeforeTheListenerAreDumped(t *testing.T) {
 	}
 	// Events are in order: with the later flow's, the earlier one's would be here.
 	after := send(t, 9002)
-	if e := next(t, heard); e.Kind != conntrack.New || fmt.Sprint(e.Entry.Original.SrcPort) != port4(after) {
+	e := next(t, heard)
+	if e.Kind == conntrack.Destroyed && e.Entry.Original == old[0].Original {
+		t.Skip("a listener in another network namespace has given the earlier flow events: the kernel has one nf_ctnetlink_has_listener for all")
+	}
+	if e.Kind != conntrack.New || fmt.Sprint(e.Entry.Original.SrcPort) != port4(after) {
 		t.Errorf("the first event is %+v, want the birth of the flow from %s", e, port4(after))
 	}
 }
