@@ -24,6 +24,8 @@ const (
 	// Unknown packets came, for a route's destination, from a pod of this node that
 	// the agent does not know yet, or not any more.
 	Unknown = "held_unknown"
+	// Unmatched packets came out of the tunnel and belong to no connection of a pod.
+	Unmatched = "refused_unmatched"
 	// NotSelected packets were for the destination of an exclusive route, from a pod
 	// that it does not select.
 	NotSelected = "kept_out"
@@ -54,12 +56,18 @@ func Table(cfg tunnel.Config, plan gateway.Plan, h gateway.Hold, ends []tunnel.R
 	classify := nf.Chain{Name: "steer", Hook: nf.PreroutingMangle, Rules: []nf.Rule{
 		{Match: nf.Match{NotMark: &none}, Action: nf.Goto{Chain: "marked-in"}},
 		{Match: nf.Match{Direction: nf.Reply}, Action: nf.Return{}, Why: "answers to connections made to a pod are not ours"},
-		{Match: nf.Match{In: cfg.Device}, Action: nf.Return{}, Why: "a gateway's connections bear marks of VIPs too"},
+		{Match: nf.Match{In: cfg.Device}, Action: nf.Goto{Chain: "from-tunnel"}},
 	}}
 	tcp, udp := nf.Protocols{"tcp"}, nf.Protocols{"udp"}
 	// Whoever sends to a tunnel's port of this host with a mark was looked at by a gateway here.
 	atPort := nf.Match{Mark: &none, Protocol: udp, DstPort: cfg.Port, DstLocal: true}
 	ways := []nf.Chain{
+		// Replies were let through. A gateway's own connections bear marks of VIPs. The rest is
+		// of a connection that this node does not know: tracking would take it for one that
+		// the partner began, and the pod's answers, which nobody steers, for its replies.
+		{Name: "from-tunnel", Rules: []nf.Rule{
+			{Match: nf.Match{ConnMark: &none}, Count: Unmatched, Action: nf.Drop{}},
+		}},
 		// By a gateway on this host: of what is tunnelled to it, not of what pods send.
 		{Name: "marked-in", Rules: []nf.Rule{
 			{Match: nf.Match{In: cfg.Device}, Action: nf.SetMark(none), Why: "the mark outlives decapsulation on the same host"},
@@ -116,7 +124,7 @@ func Table(cfg tunnel.Config, plan gateway.Plan, h gateway.Hold, ends []tunnel.R
 			{Name: remotes, Addrs: gateway.SortedAddrs(slices.Concat(insides, plan.Peers))},
 		}, back.sets...),
 		Classifiers: append([]nf.Classifier{gateway.Classifier(classifier, plan, value)}, back.classifiers...),
-		Counters:    []string{Strayed, Stranger, Unknown, NotSelected},
+		Counters:    []string{Strayed, Stranger, Unknown, Unmatched, NotSelected},
 		Chains: append([]nf.Chain{
 			{Name: "tunnel-in", Hook: nf.PreroutingRaw, Rules: []nf.Rule{
 				{Match: atPort, Action: nf.Goto{Chain: "at-port"}},
