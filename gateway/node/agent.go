@@ -127,6 +127,9 @@ func (a *Agent) Run(ctx context.Context) error {
 }
 
 func (a *Agent) reconcile(ctx context.Context) error {
+	if _, ok := a.view.Snapshot(); !ok {
+		return nil // an interface changed before the source spoke: nothing is in place yet
+	}
 	first, err := a.applied.Run(ctx, a.applyView)
 	if first {
 		a.mu.Lock()
@@ -138,10 +141,7 @@ func (a *Agent) reconcile(ctx context.Context) error {
 }
 
 func (a *Agent) applyView(ctx context.Context) error {
-	snap, ok := a.view.Snapshot()
-	if !ok {
-		return nil
-	}
+	snap, _ := a.view.Snapshot()
 	local := a.local(snap)
 	local.Pods = a.tenants(local.Pods)
 	plan, problems := gateway.Build(local, nil)

@@ -218,6 +218,9 @@ func (r *Replica) Run(ctx context.Context) error {
 }
 
 func (r *Replica) reconcile(ctx context.Context) error {
+	if _, ok := r.view.Snapshot(); !ok {
+		return nil
+	}
 	first, err := r.applied.Run(ctx, r.applyView)
 	last := r.applied.Last()
 	r.mu.Lock()
@@ -231,10 +234,7 @@ func (r *Replica) reconcile(ctx context.Context) error {
 }
 
 func (r *Replica) applyView(ctx context.Context) error {
-	snap, ok := r.view.Snapshot()
-	if !ok {
-		return nil
-	}
+	snap, _ := r.view.Snapshot()
 	known := make([]netip.Addr, 0, len(r.cfg.VIPs))
 	ends := make([]tunnel.Remote, 0, len(r.cfg.VIPs))
 	for _, v := range r.cfg.VIPs {
