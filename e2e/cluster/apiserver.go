@@ -32,16 +32,6 @@ type APIServer struct {
 	place    place
 }
 
-// place is where the programs of the control plane run.
-type place struct {
-	address            string
-	port               int
-	etcdPort, etcdPeer int
-	command            func(name string, args ...string) *exec.Cmd
-	dial               func(ctx context.Context, network, address string) (net.Conn, error)
-	options            []string // further ones of the API server
-}
-
 const kubeconfigFile = "admin.kubeconfig"
 
 // The control plane's programs, as Kill and Start know them.
@@ -53,7 +43,7 @@ const (
 )
 
 // StartAPIServer starts one on loopback, with programs from the folder that Programs
-// gives. The caller closes it. Pods need no service account, because nobody makes one.
+// gives. The caller closes it.
 func StartAPIServer(ctx context.Context, programs string) (*APIServer, error) {
 	dir, err := os.MkdirTemp("", "sallyport-apiserver-")
 	if err != nil {
@@ -61,7 +51,7 @@ func StartAPIServer(ctx context.Context, programs string) (*APIServer, error) {
 	}
 	a := &APIServer{Dir: dir, programs: programs, daemons: map[string]*daemon{}, place: place{
 		address: "127.0.0.1", command: exec.Command, dial: new(net.Dialer).DialContext,
-		options: []string{"--disable-admission-plugins", "ServiceAccount", "--endpoint-reconciler-type", "none"},
+		options: alone,
 	}}
 	if err = freePorts(&a.place.port, &a.place.etcdPort, &a.place.etcdPeer); err == nil {
 		err = a.up(ctx)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -30,6 +29,8 @@ type Options struct {
 	CNI *CNI
 	// ProxyMode of kube-proxy: iptables (default) or nftables.
 	ProxyMode string
+	// APIServer are further flags of the API server, such as --feature-gates.
+	APIServer []string
 	// Images are archives that every node imports at its first boot, beside the pods'.
 	Images []string
 	// Progress is told what takes long; default nothing.
@@ -49,11 +50,6 @@ type Cluster struct {
 	proxy    user
 	nodes    []*daemon
 }
-
-// ControlPlane is the short name of the host that runs the API server.
-const ControlPlane = "cp"
-
-var controlPlaneAddr = netip.MustParseAddr("192.0.2.252")
 
 // Up starts a cluster and waits until its nodes are ready, first removing what an
 // interrupted run of the same prefix left behind. The caller closes it; should the
@@ -144,7 +140,8 @@ func (c *Cluster) AwaitNodes(ctx context.Context) error {
 }
 
 func (c *Cluster) startControlPlane(ctx context.Context, programs string) error {
-	if err := c.Lab.AddHost(ControlPlane, controlPlaneAddr); err != nil {
+	plane, err := placeOn(c.Lab)
+	if err != nil {
 		return err
 	}
 	for j := 1; j <= c.Lab.Options.Nodes; j++ {
@@ -153,25 +150,11 @@ func (c *Cluster) startControlPlane(ctx context.Context, programs string) error 
 		}
 		c.kubelets = append(c.kubelets, newUser("system:node:"+lab.NodeName(j), "system:nodes"))
 	}
-	ns, err := c.Lab.Namespace(ControlPlane)
-	if err != nil {
-		return err
-	}
 	c.proxy = newUser("system:kube-proxy", "")
 	controllers, scheduler := newUser("system:kube-controller-manager", ""), newUser("system:kube-scheduler", "")
+	plane.options = append([]string{"--enable-aggregator-routing"}, c.Options.APIServer...)
 	c.API = &APIServer{Dir: filepath.Join(c.dir, "plane"), programs: programs, daemons: map[string]*daemon{},
-		users: append([]user{c.proxy, controllers, scheduler}, c.kubelets...),
-		place: place{
-			address: controlPlaneAddr.String(), port: 6443, etcdPort: 2379, etcdPeer: 2380,
-			command: ns.Command, options: []string{"--enable-aggregator-routing"},
-			dial: func(ctx context.Context, network, address string) (conn net.Conn, err error) {
-				err = ns.Do(func() error {
-					conn, err = new(net.Dialer).DialContext(ctx, network, address)
-					return err
-				})
-				return conn, err
-			},
-		}}
+		users: append([]user{c.proxy, controllers, scheduler}, c.kubelets...), place: plane}
 	if err := os.MkdirAll(c.API.Dir, 0o755); err != nil {
 		return fmt.Errorf("make the control plane's folder: %w", err)
 	}

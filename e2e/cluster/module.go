@@ -100,12 +100,3 @@ func linkAll(from, to string) error {
 	}
 	return nil
 }
-
-// account writes the kubeconfig of a service account into the cluster's folder.
-func (c *Cluster) account(ctx context.Context, namespace, name string) error {
-	token, err := c.API.Kubectl(ctx, "", "create", "token", name, "-n", namespace, "--duration", "24h")
-	if err != nil {
-		return err
-	}
-	return user{name: name, token: strings.TrimSpace(token)}.kubeconfig(filepath.Join(c.dir, name+".kubeconfig"), c.API.URL, c.API.CAFile)
-}

@@ -1,9 +1,11 @@
 package cluster
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -38,4 +40,18 @@ current-context: cluster
 		return fmt.Errorf("write the kubeconfig of %s: %w", u.name, err)
 	}
 	return nil
+}
+
+// Account writes the kubeconfig of a service account.
+func (a *APIServer) Account(ctx context.Context, namespace, name, file string) error {
+	token, err := a.Kubectl(ctx, "", "create", "token", name, "-n", namespace, "--duration", "24h")
+	if err != nil {
+		return err
+	}
+	return user{name: name, token: strings.TrimSpace(token)}.kubeconfig(file, a.URL, a.CAFile)
+}
+
+// account writes it into the cluster's folder.
+func (c *Cluster) account(ctx context.Context, namespace, name string) error {
+	return c.API.Account(ctx, namespace, name, filepath.Join(c.dir, name+".kubeconfig"))
 }

@@ -34,6 +34,7 @@ type bench struct {
 	binary, prefix, out string
 	trials              int
 	duration            time.Duration
+	pods                int
 	only                []string // of the variants of a section, by name; empty: all
 	command             string   // what to type to get the same
 }
@@ -51,6 +52,7 @@ var sections = []section{
 	{"path", "what a packet costs on it", (*bench).path},
 	{"flows", "replicated connections: lag, memory, catching up", (*bench).flows},
 	{"scale", "5,000 pods and 1,000 routes", (*bench).scale},
+	{"kube", "20,000 pods and 500 nodes of a real API server, 100 of them changing a second", (*bench).kube},
 }
 
 func newCommand() *cobra.Command {
@@ -75,6 +77,7 @@ func newCommand() *cobra.Command {
 	f := c.Flags()
 	f.IntVar(&b.trials, "trials", 15, "trials of each figure")
 	f.DurationVar(&b.duration, "duration", 10*time.Minute, "of the section quiet, for each timing")
+	f.IntVar(&b.pods, "pods", 20_000, "of the section kube; fewer are for a look, not to be published")
 	f.StringSliceVar(&b.only, "only", nil, "measure only these variants of a section, to look closer; write with care")
 	f.StringVar(&b.out, "out", "docs/benchmarks.md", "document to write to; - prints")
 	f.StringVar(&b.binary, "binary", "bin/sallyport", "the sallyport program")
@@ -87,7 +90,7 @@ func newCommand() *cobra.Command {
 // consequence and left out.
 func commandLine(cmd *cobra.Command, args []string) string {
 	words := append([]string{"bin/bench"}, args...)
-	for _, name := range []string{"trials", "duration", "only"} {
+	for _, name := range []string{"trials", "duration", "pods", "only"} {
 		if f := cmd.Flags().Lookup(name); f.Changed {
 			words = append(words, "--"+name, strings.Trim(f.Value.String(), "[]"))
 		}

@@ -27,7 +27,7 @@ type setWatch struct {
 	done sync.WaitGroup
 
 	mu      sync.Mutex
-	awaited []*sighting
+	awaited map[[4]byte]*sighting
 }
 
 // sighting is when an address was first seen in each table's sets.
@@ -36,18 +36,24 @@ type sighting struct {
 	at   map[string]chan time.Time
 }
 
+// announcements that may wait: a few thousand elements at once are megabytes.
+const announcements = 64 << 20
+
 func watchSets(w *world, host string) (*setWatch, error) {
 	ns, err := w.Namespace(host)
 	if err != nil {
 		return nil, err
 	}
-	s := &setWatch{}
+	s := &setWatch{awaited: map[[4]byte]*sighting{}}
 	err = ns.Do(func() error {
 		if s.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER); err != nil {
 			return err
 		}
 		tick := unix.NsecToTimeval(int64(200 * time.Millisecond)) // to notice the end
 		if err := unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tick); err != nil {
+			return err
+		}
+		if err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, announcements); err != nil {
 			return err
 		}
 		return unix.Bind(s.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (unix.NFNLGRP_NFTABLES - 1)})
@@ -73,7 +79,7 @@ func (s *setWatch) expect(addr netip.Addr) *sighting {
 	}}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.awaited = append(s.awaited, e)
+	s.awaited[e.addr] = e
 	return e
 }
 
@@ -88,20 +94,26 @@ func (s *setWatch) listen(ctx context.Context) {
 	}
 }
 
-// look searches whole messages for the address: no other value is in that range.
+// look searches whole messages for the addresses: no other value is in their range, and
+// netlink aligns all values to 4 bytes.
 func (s *setWatch) look(b []byte, at time.Time) {
+	var tables []string
+	for _, table := range []string{agentTable, gatewayTable} {
+		if bytes.Contains(b, append([]byte(table), 0)) {
+			tables = append(tables, table)
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, e := range s.awaited {
-		if !bytes.Contains(b, e.addr[:]) {
+	for ; len(b) >= 4; b = b[4:] {
+		e := s.awaited[[4]byte(b)]
+		if e == nil {
 			continue
 		}
-		for table, seen := range e.at {
-			if bytes.Contains(b, append([]byte(table), 0)) {
-				select {
-				case seen <- at:
-				default:
-				}
+		for _, table := range tables {
+			select {
+			case e.at[table] <- at:
+			default:
 			}
 		}
 	}
