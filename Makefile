@@ -28,7 +28,7 @@ build: ## Build the programs, static, into bin/
 test: root deps build ## Run all tests (root: they make network namespaces)
 	$(GO) test $(TESTFLAGS) -c -o /dev/null ./...
 	$(GO) test $(TESTFLAGS) -timeout 15m $$($(GO) list ./... | grep -Ev '/e2e|/charts')
-	SALLYPORT_BIN=$(CURDIR)/$(BIN)/sallyport $(GO) test $(TESTFLAGS) -count 1 -p 1 -timeout 30m $$($(GO) list ./e2e/... | grep -Ev '/e2e/(kube|k8s)$$')
+	SALLYPORT_BIN=$(CURDIR)/$(BIN)/sallyport $(GO) test $(TESTFLAGS) -count 1 -p 1 -timeout 30m $$($(GO) list ./e2e/... | grep -Ev '/e2e/(cluster|kube|k8s)$$')
 
 e2e: root deps-e2e build ## Run all tests that need Kubernetes (builds it first, once: 6 minutes on 2 cores)
 	@programs=$$($(BIN)/cluster bin) && SALLYPORT_CLUSTER_BIN=$$programs HELM=$$programs/helm SALLYPORT_BIN=$(CURDIR)/$(BIN)/sallyport \
