@@ -1,0 +1,180 @@
+package k8s
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/e2e/cluster"
+	"github.com/sallyport/sallyport/e2e/lab"
+)
+
+// faults are what happens to clusters. Each strikes under traffic, sees that what is to
+// go on does, and mends; the holder is the node that held the VIP before.
+var faults = []struct {
+	name   string
+	strike func(w *world, l *load, holder int)
+}{
+	{"power cut of the holder's node", powerCut},
+	{"kubelet dead, node alive", kubeletDead},
+	{"gateway pod deleted", gatewayDeleted},
+	{"node drained and uncordoned", nodeDrained},
+	{"API server down during a failover", failoverAlone},
+	{"etcd restarted", etcdRestarted},
+	{"helm upgrade of everything", helmUpgrade},
+}
+
+// TestFaults lets one thing after another happen to one cluster. The traffic of steered
+// pods goes on, connections live, no packet shows another source than the VIP, and never
+// do two hold it. Each leaves the cluster healthy, and pods made after it are steered.
+func TestFaults(t *testing.T) {
+	w := start(t, cluster.Options{})
+	w.install(slow)
+	w.apply(payments)
+	w.kubectl("wait", "egressroute/payments", "--for=condition=Programmed", "--timeout", patience.String())
+	for _, f := range faults {
+		whole := t.Run(f.name, func(t *testing.T) {
+			w := w.in(t)
+			w.healthy()
+			l := w.load()
+			f.strike(w, l, w.holder(w.everyNode()...))
+			w.healthy()
+			w.noLeak()
+			w.oneHolder()
+			w.remove(l.app)
+		})
+		if !whole {
+			return // the report is to show the cluster as it is now
+		}
+	}
+}
+
+func powerCut(w *world, l *load, holder int) {
+	rest := w.Lab.Others(holder)
+	_, err := w.PowerCut(holder)
+	w.must(err)
+	heir := w.holder(rest...)
+	l.goesOn(rest...)
+	w.reported(heir)
+	w.must(w.PowerOn(holder))
+	w.healthy()
+	if now := w.holder(w.everyNode()...); now != heir {
+		w.t.Errorf("n%d took over from n%d when n%d came back: a holder is to stay", now, heir, holder)
+	}
+	l.goesOn(rest...)
+	l.returned(holder)
+	l.kept(rest...)
+	w.noLeakBut(holder)
+}
+
+// A dead kubelet says nothing of the node's pods: nobody may end their connections, or
+// put another gateway in the place of one that works.
+func kubeletDead(w *world, l *load, holder int) {
+	node := lab.NodeName(holder)
+	pods := func() string {
+		return w.kubectl("get", "pods", "-n", namespace, "-l", "app.kubernetes.io/name=sallyport", "--sort-by", ".metadata.name", "-o", "jsonpath={.items[*].metadata.uid}")
+	}
+	before := pods()
+	w.must(w.KillOn(holder, cluster.Kubelet))
+	w.kubectl("wait", "node", node, "--for=condition=Ready=Unknown", "--timeout", patience.String())
+	l.goesOn(w.everyNode()...)
+	w.reported(holder)
+	w.must(w.StartOn(holder, cluster.Kubelet))
+	w.healthy()
+	if after := pods(); after != before {
+		w.t.Errorf("our pods are other ones than before: %s, %s", before, after)
+	}
+	if now := w.holder(w.everyNode()...); now != holder {
+		w.t.Errorf("n%d holds the VIP instead of n%d", now, holder)
+	}
+	l.goesOn(w.everyNode()...)
+	l.untouched(w.everyNode()...)
+}
+
+func gatewayDeleted(w *world, l *load, holder int) {
+	s, err := w.status(lab.Gateway, holder)
+	w.must(err)
+	w.kubectl("delete", "pod", "-n", namespace, s.Name)
+	heir := w.holder(w.Lab.Others(holder)...)
+	l.goesOn(w.everyNode()...)
+	w.reported(heir)
+	w.healthy()
+	l.kept(w.everyNode()...)
+}
+
+// Drained is who has no pod but those of DaemonSets: the gateway that belongs there waits.
+func nodeDrained(w *world, l *load, holder int) {
+	node, rest := lab.NodeName(holder), w.Lab.Others(holder)
+	w.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout", patience.String())
+	heir := w.holder(rest...)
+	l.goesOn(rest...)
+	w.kubectl("rollout", "status", "deployment", l.app.name, "--timeout", patience.String())
+	w.first(l.app, asVIP) // also of the pods that the drain moved elsewhere
+	w.reported(heir)
+	w.kubectl("uncordon", node)
+	w.healthy()
+	l.goesOn(rest...)
+	l.kept(rest...)
+}
+
+// With the API server gone a failover is what it always is, and a gateway or an agent
+// that starts works from what its last run saved.
+func failoverAlone(w *world, l *load, holder int) {
+	rest := w.Lab.Others(holder)
+	w.must(w.API.Kill(cluster.KubeAPIServer))
+	_, err := w.PowerCut(holder)
+	w.must(err)
+	w.holder(rest...)
+	l.goesOn(rest...)
+	l.kept(rest...)
+	for _, j := range rest {
+		before := time.Now()
+		_, err := w.Run(j, "sh", "-c", "kill -9 $(pgrep -f '^[^ ]*sallyport (gateway|agent) ')")
+		w.must(err)
+		w.restarted(lab.Gateway, j, before, false)
+		w.restarted(lab.Agent, j, before, false)
+		w.holder(rest...)
+		l.goesOn(rest...)
+	}
+	w.must(w.API.Start(cluster.KubeAPIServer))
+	w.must(w.API.AwaitReady(w.ctx))
+	for _, program := range []string{cluster.ControllerManager, cluster.Scheduler} {
+		// Their watches would come back by themselves, within a minute.
+		w.must(errors.Join(w.API.Kill(program), w.API.Start(program)))
+	}
+	w.must(w.PowerOn(holder))
+	w.healthy()
+	l.goesOn(rest...)
+	l.returned(holder)
+	l.kept(rest...)
+	w.noLeakBut(holder)
+}
+
+func etcdRestarted(w *world, l *load, _ int) {
+	w.must(w.API.Kill(cluster.Etcd))
+	w.await(func() error {
+		if _, err := w.API.Kubectl(w.ctx, "", "get", "--raw", "/readyz", "--request-timeout=2s"); err == nil {
+			return fmt.Errorf("the API server has not missed etcd yet")
+		}
+		return nil
+	})
+	l.goesOn(w.everyNode()...)
+	w.must(w.API.Start(cluster.Etcd))
+	w.must(w.API.AwaitReady(w.ctx))
+	w.healthy()
+	l.goesOn(w.everyNode()...)
+	l.untouched(w.everyNode()...)
+}
+
+func helmUpgrade(w *world, l *load, _ int) {
+	before := time.Now()
+	w.helm("upgrade", slow, "logLevel=debug")
+	for _, j := range w.everyNode() {
+		w.restarted(lab.Gateway, j, before, true)
+		w.restarted(lab.Agent, j, before, true)
+	}
+	w.healthy()
+	l.goesOn(w.everyNode()...)
+	l.kept(w.everyNode()...)
+}
