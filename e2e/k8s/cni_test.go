@@ -79,6 +79,7 @@ func (w *world) neighbours(settings ...string) {
 	w.must(w.PowerOn(holder))
 	w.must(w.AwaitNodes(w.ctx))
 	w.back(other, shop, bank)
+	w.noLeakBut(holder)
 }
 
 // back awaits that every pod of the apps runs, at the address that the API has: after

@@ -63,7 +63,8 @@ func powerCut(w *world, l *load, holder int) {
 		w.t.Errorf("n%d took over from n%d when n%d came back: a holder is to stay", now, heir, holder)
 	}
 	l.goesOn(rest...)
-	l.returned(holder)
+	w.back(l.app)
+	w.seen(l.app, asVIP)
 	l.kept(rest...)
 	w.noLeakBut(holder)
 }
@@ -146,7 +147,8 @@ func failoverAlone(w *world, l *load, holder int) {
 	w.must(w.PowerOn(holder))
 	w.healthy()
 	l.goesOn(rest...)
-	l.returned(holder)
+	w.back(l.app)
+	w.seen(l.app, asVIP)
 	l.kept(rest...)
 	w.noLeakBut(holder)
 }

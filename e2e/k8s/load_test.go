@@ -92,25 +92,6 @@ func (l *load) untouched(nodes ...int) {
 	}
 }
 
-// returned awaits that a pod of the app is on the node again, and seen as the VIP.
-func (l *load) returned(j int) {
-	l.w.t.Helper()
-	since := time.Now()
-	l.w.await(func() error {
-		err := fmt.Errorf("no pod of %s is on n%d", l.app.name, j)
-		for _, p := range l.w.pods(l.app) {
-			if p.node != j {
-				continue
-			}
-			var r traffic.Report
-			if r, err = l.w.hear(p, since); err == nil && r.Connects.Sources()[theVIP] == 0 {
-				err = fmt.Errorf("no connection of %s on n%d is answered", p.name, j)
-			}
-		}
-		return err
-	})
-}
-
 // failures are why connections were given up, and how many.
 func failures(t lab.Timeline) map[string]int {
 	why := map[string]int{}
