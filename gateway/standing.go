@@ -12,19 +12,31 @@ type Standing map[netip.Addr]string
 
 // StandingOf the pods that live on the pod network.
 func StandingOf(pods []Pod) Standing {
-	owners := make(map[netip.Addr][]string, len(pods))
-	for _, p := range pods {
+	s := make(Standing, len(pods))
+	var shared map[netip.Addr][]string
+	for i := range pods {
+		p := &pods[i]
 		if p.Ended || p.HostNetwork {
 			continue
 		}
+		owner := p.Namespace + "/" + p.Name + "/" + p.UID
 		for _, addr := range p.Addrs {
-			owners[addr] = append(owners[addr], p.Namespace+"/"+p.Name+"/"+p.UID)
+			if first, taken := s[addr]; taken {
+				if shared == nil {
+					shared = map[netip.Addr][]string{}
+				}
+				if shared[addr] == nil {
+					shared[addr] = []string{first}
+				}
+				shared[addr] = append(shared[addr], owner)
+				continue
+			}
+			s[addr] = owner
 		}
 	}
-	s := make(Standing, len(owners))
-	for addr, names := range owners {
-		slices.Sort(names)
-		s[addr] = strings.Join(names, " ")
+	for addr, owners := range shared {
+		slices.Sort(owners)
+		s[addr] = strings.Join(owners, " ")
 	}
 	return s
 }

@@ -20,8 +20,10 @@ type table[T any] struct {
 	convert func(obj any) (T, field.ErrorList)
 	changed func()
 
-	mu   sync.Mutex
-	rows map[cache.ObjectName]row[T]
+	mu sync.Mutex
+	// rows lie side by side: all of them are gone through for every view.
+	rows []row[T]
+	at   map[cache.ObjectName]int // index in rows
 	// read says that all objects have been read once.
 	read bool
 }
@@ -35,7 +37,7 @@ type row[T any] struct {
 }
 
 func newTable[T any](kind string, changed func(), convert func(obj any) (T, field.ErrorList)) *table[T] {
-	return &table[T]{kind: kind, convert: convert, changed: changed, rows: map[cache.ObjectName]row[T]{}}
+	return &table[T]{kind: kind, convert: convert, changed: changed, at: map[cache.ObjectName]int{}}
 }
 
 // Transformer lets a reflector convert each object as it arrives, so that the first
@@ -57,37 +59,44 @@ func (t *table[T]) Transformer() cache.TransformFunc {
 // Replace implements cache.ReflectorStore.
 func (t *table[T]) Replace(all []any, _ string) error {
 	transform := t.Transformer()
-	rows := make(map[cache.ObjectName]row[T], len(all))
+	rows, at := make([]row[T], 0, len(all)), make(map[cache.ObjectName]int, len(all))
 	t.mu.Lock()
+	unchanged := t.read && len(all) == len(t.rows)
 	for _, obj := range all {
 		r, err := transform(obj)
 		if err != nil {
 			t.mu.Unlock()
 			return fmt.Errorf("read a list of %s: %w", t.kind, err)
 		}
-		t.put(rows, r.(row[T]))
+		now, same := t.taken(r.(row[T]))
+		unchanged = unchanged && same
+		at[now.key] = len(rows)
+		rows = append(rows, now)
 	}
-	same := t.read && reflect.DeepEqual(t.rows, rows)
-	t.rows, t.read = rows, true
+	t.rows, t.at, t.read = rows, at, true
 	t.mu.Unlock()
-	if !same {
+	if !unchanged {
 		t.changed()
 	}
 	return nil
 }
 
-// put takes a row; what is refused stays what it was. Much of what happens to objects
-// changes nothing that is used of them: a node's heartbeat, a route's status.
-func (t *table[T]) put(rows map[cache.ObjectName]row[T], r row[T]) (same bool) {
-	before, existed := t.rows[r.key]
+// taken is what a row is in the table; what is refused stays what it was. Much of what
+// happens to objects changes nothing that is used of them: a node's heartbeat, a
+// route's status.
+func (t *table[T]) taken(r row[T]) (_ row[T], same bool) {
+	i, existed := t.at[r.key]
+	if !existed {
+		return r, false
+	}
+	before := t.rows[i]
 	if !r.sound && before.sound {
 		r.value, r.sound = before.value, true
 	}
-	if existed && reflect.DeepEqual(before, r) {
-		r, same = before, true
+	if reflect.DeepEqual(before, r) {
+		return before, true
 	}
-	rows[r.key] = r
-	return same
+	return r, false
 }
 
 // Add implements cache.ReflectorStore.
@@ -100,7 +109,13 @@ func (t *table[T]) Update(obj any) error {
 		return fmt.Errorf("read a %s: %w", t.kind, err)
 	}
 	t.mu.Lock()
-	same := t.put(t.rows, r.(row[T]))
+	now, same := t.taken(r.(row[T]))
+	if i, existed := t.at[now.key]; existed {
+		t.rows[i] = now
+	} else {
+		t.at[now.key] = len(t.rows)
+		t.rows = append(t.rows, now)
+	}
 	t.mu.Unlock()
 	if !same {
 		t.changed()
@@ -115,7 +130,14 @@ func (t *table[T]) Delete(obj any) error {
 		return fmt.Errorf("read which %s is deleted: %w", t.kind, err)
 	}
 	t.mu.Lock()
-	delete(t.rows, key)
+	if i, existed := t.at[key]; existed { // the last one takes its place
+		last := len(t.rows) - 1
+		t.rows[i] = t.rows[last]
+		t.at[t.rows[i].key] = i
+		t.rows[last] = row[T]{}
+		t.rows = t.rows[:last]
+		delete(t.at, key)
+	}
 	t.mu.Unlock()
 	t.changed()
 	return nil
@@ -131,13 +153,14 @@ func (t *table[T]) values() ([]T, []gateway.Problem, bool) {
 	defer t.mu.Unlock()
 	values := make([]T, 0, len(t.rows))
 	var problems []gateway.Problem
-	for key, r := range t.rows {
+	for i := range t.rows {
+		r := &t.rows[i]
 		if r.sound {
 			values = append(values, r.value)
 		}
 		for _, err := range r.errors {
 			problems = append(problems, gateway.Problem{
-				Object: t.kind + " " + key.String(), Field: err.Field, Reason: gateway.Invalid, Message: objects.Detail(err),
+				Object: t.kind + " " + r.key.String(), Field: err.Field, Reason: gateway.Invalid, Message: objects.Detail(err),
 			})
 		}
 	}

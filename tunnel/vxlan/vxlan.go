@@ -186,12 +186,12 @@ func (a *Applier) diffRoutes(plan tunnel.Plan, oif int) (put, stale []request, e
 		return nil, nil, err
 	}
 	at := end{a.cfg.VNI, oif, plan.Local}
-	wanted := make(map[key]tunnel.Route, len(plan.Routes))
-	for _, r := range plan.Routes {
-		wanted[key{r.Table, r.Dst}] = r
+	wanted := make(map[key]int, len(plan.Routes)) // index in the plan
+	for i, r := range plan.Routes {
+		wanted[key{r.Table, r.Dst}] = i
 	}
 	var errs []error
-	settled, wrong := make(map[key]bool, len(list)), map[key][]entry{}
+	settled, wrong := make([]bool, len(plan.Routes)), map[int][]entry{}
 	var throws, tunnels []request // to be removed
 	remove := func(e entry) {
 		if e.throw {
@@ -202,26 +202,26 @@ func (a *Applier) diffRoutes(plan tunnel.Plan, oif int) (put, stale []request, e
 	}
 	// Several routes may share a place; the first listed is the one that counts.
 	for _, e := range list {
-		r, want := wanted[e.key]
+		i, want := wanted[e.key]
 		want = want && e.plain
 		switch {
 		case e.protocol != Protocol:
-			if want && !settled[e.key] && len(wrong[e.key]) == 0 {
-				settled[e.key] = true
+			if want && !settled[i] && len(wrong[i]) == 0 {
+				settled[i] = true
 				errs = append(errs, fmt.Errorf("%s is not ours and in the place of ours: remove it, or choose other tables with --table-base", e))
 			}
-		case want && !settled[e.key] && e.is(r, at):
-			settled[e.key] = true
+		case want && !settled[i] && e.is(plan.Routes[i], at):
+			settled[i] = true
 		case want:
-			wrong[e.key] = append(wrong[e.key], e)
+			wrong[i] = append(wrong[i], e)
 		default:
 			remove(e)
 		}
 	}
 	// A replacement takes the first one's place, and is refused where the wanted
 	// route stands behind it (net/ipv4/fib_trie.c, fib_table_insert).
-	for k, entries := range wrong {
-		if !settled[k] {
+	for i, entries := range wrong {
+		if !settled[i] {
 			entries = entries[1:]
 		}
 		for _, e := range entries {
@@ -229,10 +229,9 @@ func (a *Applier) diffRoutes(plan tunnel.Plan, oif int) (put, stale []request, e
 		}
 	}
 	for _, throwing := range []bool{true, false} {
-		for _, r := range plan.Routes {
-			k := key{r.Table, r.Dst}
-			if !settled[k] && throwing == !r.Remote.IsValid() {
-				put = append(put, putRoute(r, at, len(wrong[k]) > 0))
+		for i, r := range plan.Routes {
+			if !settled[i] && throwing == !r.Remote.IsValid() {
+				put = append(put, putRoute(r, at, len(wrong[i]) > 0))
 			}
 		}
 	}
