@@ -6,18 +6,24 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 
 	"golang.org/x/sys/unix"
 )
 
-// highest is the most urgent nice value (sched(7)).
-const highest = -20
+// The most urgent nice value (sched(7)), and everybody's.
+const (
+	highest  = -20
+	ordinary = 0
+)
 
 // Raise sets every thread of the process to nice -20 and says what is in force
 // afterwards, for the log and for status: "nice -20", or the nice value that
 // remained and why. It never fails: a replica at normal priority still serves.
+// It is to be called once, before any Ordinary.
 func Raise() string {
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + beside)
 	return raise(highest)
 }
 

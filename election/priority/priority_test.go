@@ -11,8 +11,12 @@ import (
 
 // Every test runs in a child process: the test's own process keeps its priority.
 func TestMain(m *testing.M) {
-	if os.Getenv("PRIORITY_CHILD") == "" {
+	switch os.Getenv("PRIORITY_CHILD") {
+	case "":
 		os.Exit(m.Run())
+	case "ordinary":
+		os.Stdout.WriteString(ordinaryChild())
+		return
 	}
 	// Several threads exist before, and more are made after.
 	release := onThreads(8)
@@ -50,7 +54,7 @@ func TestRaiseReachesEveryThread(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root for CAP_SYS_NICE")
 	}
-	if got := child(t, nil); got != "nice -20" {
+	if got := child(t, "raise", nil); got != "nice -20" {
 		t.Errorf("Raise() = %q, want %q", got, "nice -20")
 	}
 }
@@ -60,17 +64,17 @@ func TestRaiseWithoutTheCapabilitySaysSo(t *testing.T) {
 	if os.Geteuid() == 0 {
 		attr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	}
-	if got := child(t, attr); got != "normal: CAP_SYS_NICE missing" {
+	if got := child(t, "raise", attr); got != "normal: CAP_SYS_NICE missing" {
 		t.Errorf("Raise() = %q, want %q", got, "normal: CAP_SYS_NICE missing")
 	}
 }
 
-func child(t *testing.T, attr *syscall.SysProcAttr) string {
+func child(t *testing.T, what string, attr *syscall.SysProcAttr) string {
 	t.Helper()
 	// Another user cannot enter the folder of the test binary; the kernel's own link
 	// to the running program needs no path.
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), "PRIORITY_CHILD=1")
+	cmd.Env = append(os.Environ(), "PRIORITY_CHILD="+what)
 	cmd.SysProcAttr = attr
 	out, err := cmd.Output()
 	if err != nil {

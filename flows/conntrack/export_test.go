@@ -1,7 +1,7 @@
 package conntrack
 
 import (
-	"errors"
+	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -26,7 +26,8 @@ func UpdateTranslation(e Entry) error {
 
 // ShrinkBuffer leaves room for a few events only.
 func (l *Listener) ShrinkBuffer() error {
-	var inner error
-	err := l.sock.raw.Control(func(fd uintptr) { inner = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 1) })
-	return errors.Join(err, inner)
+	return unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1)
 }
+
+// Together is for how long events gather.
+const Together = together * time.Millisecond

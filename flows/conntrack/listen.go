@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,62 +38,134 @@ type Event struct {
 // With net.netfilter.nf_conntrack_events=2, the kernel's default, an entry born before
 // the first listener has no events, not even of its end (nf_conntrack_ecache.c): keep
 // a listener open always, and compare dumps as long as older entries live.
+//
+// The runtime's poller must not know of the socket: the kernel would wake it at every
+// event, on the processor that forwards the packet, whether anybody reads or not.
 type Listener struct {
-	zone uint16
-	sock *socket
+	zone  uint16
+	fd    int
+	ended *os.File // becomes readable when Run is to end
+	end   int      // its descriptor
+	once  sync.Once
+	buf   []byte
+	batch []Event
 }
 
-// groups are NFNLGRP_CONNTRACK_NEW, _UPDATE and _DESTROY, one bit each
-// (include/uapi/linux/netfilter/nfnetlink.h).
-const groups = 1<<0 | 1<<1 | 1<<2
+const (
+	// groups are NFNLGRP_CONNTRACK_NEW, _UPDATE and _DESTROY, one bit each
+	// (include/uapi/linux/netfilter/nfnetlink.h).
+	groups = 1<<0 | 1<<1 | 1<<2
 
-// receiveBuffer holds some ten thousand events, which is what a crowd of new
-// connections makes while the listener is not running.
-const receiveBuffer = 8 << 20
+	// receiveBuffer is room for the events of about a second of ten thousand new
+	// connections, while the listener waits for a processor. Memory it takes only then.
+	receiveBuffer = 32 << 20
 
-// Listen subscribes to the events. The listener is to be closed.
+	// together is for how many milliseconds events gather while nobody waits for them.
+	// One that comes alone is read at once.
+	together = 4
+	never    = -1
+
+	// atATime is how many events are handed on at a time, at most.
+	atATime = 256
+)
+
+// Listen subscribes to the events. The listener is to be closed, after Run has returned.
 func Listen(zone uint16) (*Listener, error) {
-	sock, err := openSocket(groups, receiveBuffer)
+	fd, err := bind(groups, receiveBuffer)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to connection-tracking events: %w", err)
 	}
-	return &Listener{zone: zone, sock: sock}, nil
+	end, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("make a descriptor that ends the subscription to connection-tracking events: %w", err)
+	}
+	return &Listener{zone: zone, fd: fd, end: end, ended: os.NewFile(uintptr(end), "eventfd"), buf: make([]byte, 1<<16)}, nil
 }
 
 // Close ends the subscription.
-func (l *Listener) Close() { l.sock.close() }
+func (l *Listener) Close() {
+	l.once.Do(func() {
+		_ = unix.Close(l.fd)
+		_ = l.ended.Close()
+	})
+}
 
-// Run hands on events until the context ends, which closes the listener. It calls each
-// from one goroutine; while each takes its time, events gather in the socket's buffer,
-// and are Lost when that is full. The kernel never waits.
-func (l *Listener) Run(ctx context.Context, each func(Event)) error {
-	defer context.AfterFunc(ctx, l.sock.close)()
+// Run hands on events until the context ends, some at a time, which are the callee's
+// until it returns. It calls each from one goroutine; while each takes its time, events
+// gather in the socket's buffer, and are Lost when that is full. The kernel never waits.
+func (l *Listener) Run(ctx context.Context, each func([]Event)) error {
+	defer context.AfterFunc(ctx, func() { _, _ = l.ended.Write([]byte{7: 1}) })() // eight bytes, not all zero
 	for {
-		b, err := l.sock.receive()
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, unix.ENOBUFS):
-			each(Event{Kind: Lost})
-			continue
-		case err != nil:
-			return fmt.Errorf("receive connection-tracking events: %w", err)
+		if err := wait(never, l.end, l.fd); err != nil {
+			return err
 		}
-		err = messages(b, func(h header, body []byte) error {
-			kind, ok := kindOf(h.kind, h.flags)
-			if !ok {
+		for more := true; more; {
+			if ctx.Err() != nil {
 				return nil
 			}
-			e, err := parse(body)
-			if err == nil && e.Zone == l.zone {
-				each(Event{Kind: kind, Entry: e})
+			var err error
+			if more, err = l.read(); err != nil {
+				return err
 			}
+			if len(l.batch) > 0 {
+				each(l.batch)
+			}
+		}
+		if err := wait(together, l.end); err != nil {
 			return err
-		})
-		if err != nil {
-			return fmt.Errorf("read a connection-tracking event: %w", err)
 		}
 	}
+}
+
+// wait until one of the descriptors is readable or the time is over.
+func wait(milliseconds int, fds ...int) error {
+	polled := make([]unix.PollFd, 0, 2)
+	for _, fd := range fds {
+		polled = append(polled, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+	}
+	for {
+		_, err := unix.Poll(polled, milliseconds)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("wait for connection-tracking events: %w", err)
+		}
+	}
+}
+
+// read makes a batch of what the socket has; more tells that there may be more.
+func (l *Listener) read() (more bool, err error) {
+	l.batch = l.batch[:0]
+	for len(l.batch) < atATime {
+		b, err := receive(l.fd, l.buf)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return false, nil
+		case errors.Is(err, unix.ENOBUFS):
+			l.batch = append(l.batch, Event{Kind: Lost})
+			continue
+		case err != nil:
+			return false, fmt.Errorf("receive connection-tracking events: %w", err)
+		}
+		if err := messages(b, l.take); err != nil {
+			return false, fmt.Errorf("read a connection-tracking event: %w", err)
+		}
+	}
+	return true, nil
+}
+
+func (l *Listener) take(h header, body []byte) error {
+	kind, ok := kindOf(h.kind, h.flags)
+	if !ok {
+		return nil
+	}
+	e, err := parse(body)
+	if err == nil && e.Zone == l.zone {
+		l.batch = append(l.batch, Event{Kind: kind, Entry: e})
+	}
+	return err
 }
 
 // kindOf tells the events apart: a new and an updated entry have the same type of

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/e2e/lab"
 	"github.com/sallyport/sallyport/flows/conntrack"
@@ -25,7 +26,13 @@ func listen(t *testing.T) *conntrack.Listener {
 func hear(t *testing.T, l *conntrack.Listener) <-chan conntrack.Event {
 	ctx, cancel := context.WithCancel(t.Context())
 	events, done := make(chan conntrack.Event, 1<<14), make(chan error, 1)
-	go func() { done <- l.Run(ctx, func(e conntrack.Event) { events <- e }) }()
+	go func() {
+		done <- l.Run(ctx, func(batch []conntrack.Event) {
+			for _, e := range batch {
+				events <- e
+			}
+		})
+	}()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -141,5 +148,59 @@ func TestEntriesBornBeforeTheListenerAreDumped(t *testing.T) {
 	}
 	if e.Kind != conntrack.New || fmt.Sprint(e.Entry.Original.SrcPort) != port4(after) {
 		t.Errorf("the first event is %+v, want the birth of the flow from %s", e, port4(after))
+	}
+}
+
+// A reader that the kernel woke for each event would take the processor from the packets
+// that cause them. Between two readings is a pause, however slow the machine.
+func TestEventsOfManyConnectionsAreReadTogether(t *testing.T) {
+	track(t)
+	l := listen(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	readings, heard, done := 0, 0, make(chan error, 1)
+	const flows = 500
+	go func() {
+		done <- l.Run(ctx, func(batch []conntrack.Event) {
+			readings++
+			for _, e := range batch {
+				if e.Kind == conntrack.New {
+					heard++
+				}
+			}
+			if heard == flows {
+				cancel()
+			}
+		})
+	}()
+	began := time.Now()
+	for range flows {
+		send(t, 9002)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); readings > int(took/conntrack.Together)+2 {
+		t.Errorf("%d flows in %v took %d readings", flows, took, readings)
+	}
+}
+
+func TestListenerEndsWhileItWaits(t *testing.T) {
+	track(t)
+	l := listen(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done, quiet := make(chan error, 1), make(chan struct{}, 1<<10)
+	go func() { done <- l.Run(ctx, func([]conntrack.Event) { quiet <- struct{}{} }) }()
+	send(t, 9002)
+	<-quiet // from here on it waits, for more or for others
+	cancel()
+	late, stop := context.WithTimeout(t.Context(), patience)
+	defer stop()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-late.Done():
+		t.Fatal("it still runs")
 	}
 }

@@ -10,34 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socket is a netlink socket that reads into one buffer again and again: an event
-// for each of ten thousand connections a second leaves no garbage.
+// socket is a netlink socket that reads into one buffer again and again.
 type socket struct {
 	file *os.File
 	raw  syscall.RawConn
 	buf  []byte
 }
 
-// openSocket binds a socket that hears the groups. With a receive buffer beyond
-// net.core.rmem_max it needs CAP_NET_ADMIN over the host, and makes do with that
-// where it has it not.
-func openSocket(groups uint32, receive int) (*socket, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
+// openSocket is for requests and their answers.
+func openSocket(receiveBuffer int) (*socket, error) {
+	fd, err := bind(0, receiveBuffer)
 	if err != nil {
-		return nil, fmt.Errorf("open a netlink socket: %w", err)
+		return nil, err
 	}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
-		_ = unix.Close(fd)
-		return nil, fmt.Errorf("bind a netlink socket: %w", err)
-	}
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receive) != nil {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receive); err != nil {
-			_ = unix.Close(fd)
-			return nil, fmt.Errorf("enlarge the buffer of a netlink socket: %w", err)
-		}
-	}
-	// An error is told without the message that it answers.
-	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
 	s := &socket{file: os.NewFile(uintptr(fd), "netlink"), buf: make([]byte, 1<<16)}
 	if s.raw, err = s.file.SyscallConn(); err != nil {
 		_ = s.file.Close()
@@ -46,21 +31,48 @@ func openSocket(groups uint32, receive int) (*socket, error) {
 	return s, nil
 }
 
+// bind makes a socket that hears the groups and never waits. With a receive buffer
+// beyond net.core.rmem_max it needs CAP_NET_ADMIN over the host, and makes do with that
+// where it has it not.
+func bind(groups uint32, receiveBuffer int) (fd int, err error) {
+	fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return -1, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("bind a netlink socket: %w", err)
+	}
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer); err != nil {
+			_ = unix.Close(fd)
+			return -1, fmt.Errorf("enlarge the buffer of a netlink socket: %w", err)
+		}
+	}
+	// An error is told without the message that it answers.
+	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
+	return fd, nil
+}
+
 func (s *socket) close() { _ = s.file.Close() }
 
 // receive waits for a datagram of the kernel. It is valid until the next call.
-func (s *socket) receive() ([]byte, error) {
+func (s *socket) receive() (b []byte, err error) {
+	var inner error
+	err = s.raw.Read(func(fd uintptr) bool {
+		b, inner = receive(int(fd), s.buf)
+		return !errors.Is(inner, unix.EAGAIN)
+	})
+	if err == nil {
+		err = inner
+	}
+	return b, err
+}
+
+// receive takes a datagram of the kernel, which begins buf; EAGAIN: there is none.
+func receive(fd int, buf []byte) ([]byte, error) {
 	for {
-		var n int
-		var from unix.Sockaddr
-		var inner error
-		err := s.raw.Read(func(fd uintptr) bool {
-			n, from, inner = unix.Recvfrom(int(fd), s.buf, 0)
-			return inner != unix.EAGAIN
-		})
-		if err == nil {
-			err = inner
-		}
+		n, from, err := unix.Recvfrom(fd, buf, 0)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -68,7 +80,7 @@ func (s *socket) receive() ([]byte, error) {
 			return nil, err
 		}
 		if nl, ok := from.(*unix.SockaddrNetlink); ok && nl.Pid == 0 { // any process may send to a netlink socket
-			return s.buf[:n], nil
+			return buf[:n], nil
 		}
 	}
 }

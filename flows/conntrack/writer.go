@@ -25,7 +25,7 @@ const atOnce = 128
 
 // NewWriter opens a writer, which is to be closed.
 func NewWriter() (*Writer, error) {
-	sock, err := openSocket(0, 1<<20)
+	sock, err := openSocket(1 << 20)
 	if err != nil {
 		return nil, err
 	}

@@ -15,24 +15,19 @@ type Feed struct {
 	observe  func(lag time.Duration)
 	now      func() time.Duration
 
-	mu       sync.Mutex
-	log      *flows.Log
-	news     chan struct{} // closed when there is a new batch, or the end
-	standing bool          // Seal is due
-	ended    bool
-	streams  map[*stream]bool
+	mu      sync.Mutex
+	log     *flows.Log
+	news    chan struct{} // closed when there is a new batch, or the end
+	ended   bool
+	streams map[*stream]bool
 
 	bytes     atomic.Uint64
 	snapshots atomic.Uint64
 }
 
-const (
-	// together is how long changes wait for others that go with them.
-	together = 2 * time.Millisecond
-	// kept is how many bytes wait for a standby that lags before it gets a snapshot
-	// instead: some hundred thousand connections.
-	kept = 8 << 20
-)
+// kept is how many bytes wait for a standby that lags before it gets a snapshot
+// instead: some hundred thousand connections.
+const kept = 8 << 20
 
 func newFeed(vip string, term uint64, snapshot func() ([]flows.Flow, error), now func() time.Duration, observe func(time.Duration)) *Feed {
 	return &Feed{
@@ -41,21 +36,17 @@ func newFeed(vip string, term uint64, snapshot func() ([]flows.Flow, error), now
 	}
 }
 
-// Add tells the standbys of a change. It never waits for any of them.
-func (f *Feed) Add(c flows.Change) {
+// Add tells the standbys of changes. It never waits for any of them.
+func (f *Feed) Add(changes ...flows.Change) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	switch n := f.log.Add(f.now(), c); {
-	case n >= flows.MaxChanges:
-		f.seal()
-	case n > 0 && !f.standing:
-		f.standing = true
-		time.AfterFunc(together, func() {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			f.standing = false
-			f.seal()
-		})
+	waiting := 0
+	for _, c := range changes {
+		waiting = f.log.Add(f.now(), c)
+	}
+	if waiting > 0 {
+		f.log.Seal()
+		f.wake()
 	}
 }
 
@@ -78,11 +69,6 @@ func (f *Feed) Reset() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.log.Reset()
-	f.wake()
-}
-
-func (f *Feed) seal() {
-	f.log.Seal()
 	f.wake()
 }
 

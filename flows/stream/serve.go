@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sallyport/sallyport/election/priority"
 	"github.com/sallyport/sallyport/flows"
 )
 
@@ -104,9 +105,11 @@ func (s *Server) Run(ctx context.Context, at netip.AddrPort) error {
 		streams.Go(func() {
 			defer func() { <-room }()
 			defer raw.Close()
-			if err := s.serve(ctx, raw); err != nil && ctx.Err() == nil {
-				s.log.Debug("a stream to a standby ended", "standby", raw.RemoteAddr().String(), "error", err)
-			}
+			priority.Ordinary(func() {
+				if err := s.serve(ctx, raw); err != nil && ctx.Err() == nil {
+					s.log.Debug("a stream to a standby ended", "standby", raw.RemoteAddr().String(), "error", err)
+				}
+			})
 		})
 	}
 }
@@ -153,7 +156,7 @@ func (s *Server) serve(ctx context.Context, raw net.Conn) error {
 	}
 	defer st.close()
 	heard := make(chan error, 1)
-	go func() { heard <- st.listen() }()
+	go priority.Ordinary(func() { heard <- st.listen() })
 	err = st.talk(ctx, changed)
 	_ = raw.Close()
 	return errors.Join(err, <-heard)

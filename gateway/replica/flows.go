@@ -12,6 +12,7 @@ import (
 
 	"github.com/sallyport/sallyport/election"
 	"github.com/sallyport/sallyport/election/gossip"
+	"github.com/sallyport/sallyport/election/priority"
 	"github.com/sallyport/sallyport/flows/conntrack"
 	"github.com/sallyport/sallyport/flows/stream"
 	"github.com/sallyport/sallyport/gateway"
@@ -93,34 +94,45 @@ func (m *mirror) run(ctx context.Context) error {
 	}
 	defer listener.Close()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return listener.Run(ctx, m.event) })
+	g.Go(func() (err error) {
+		priority.Ordinary(func() { err = listener.Run(ctx, m.events) })
+		return err
+	})
 	g.Go(func() error { return m.server.Run(ctx, m.at) })
-	g.Go(func() error { return m.count(ctx) })
+	g.Go(func() error {
+		priority.Ordinary(func() { m.count(ctx) })
+		return nil
+	})
 	for _, p := range m.parts {
 		g.Go(func() error { return p.run(ctx) })
 	}
 	return g.Wait()
 }
 
-// event is one of the kernel's; it never waits.
-func (m *mirror) event(ev conntrack.Event) {
-	if ev.Kind == conntrack.Lost {
-		m.overruns.Add(1)
-		for _, p := range m.parts {
-			if f := p.feed.Load(); f != nil {
-				f.Reset()
+// events are the kernel's; it never waits for a standby.
+func (m *mirror) events(batch []conntrack.Event) {
+	for i := range batch {
+		ev := &batch[i]
+		if ev.Kind == conntrack.Lost {
+			m.overruns.Add(1)
+			for _, p := range m.parts {
+				if f := p.feed.Load(); f != nil {
+					f.Reset()
+				}
+			}
+			continue
+		}
+		if p := m.byVIP[ev.Entry.Reply.Dst]; p != nil {
+			if c, ok := p.scope.Change(ev); ok {
+				p.news = append(p.news, c)
 			}
 		}
-		return
 	}
-	p := m.byVIP[ev.Entry.Reply.Dst]
-	if p == nil {
-		return
-	}
-	if f := p.feed.Load(); f != nil {
-		if c, ok := p.scope.Change(&ev); ok {
-			f.Add(c)
+	for _, p := range m.parts {
+		if f := p.feed.Load(); f != nil {
+			f.Add(p.news...)
 		}
+		p.news = p.news[:0]
 	}
 }
 
@@ -157,7 +169,7 @@ func (m *mirror) address(name string) (netip.AddrPort, error) {
 // counting is how often the entries are counted: it reads the whole table.
 const counting = 15 * time.Second
 
-func (m *mirror) count(ctx context.Context) error {
+func (m *mirror) count(ctx context.Context) {
 	ticker := time.NewTicker(counting)
 	defer ticker.Stop()
 	for {
@@ -177,7 +189,7 @@ func (m *mirror) count(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-ticker.C:
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/election"
+	"github.com/sallyport/sallyport/election/priority"
 	"github.com/sallyport/sallyport/flows"
 	"github.com/sallyport/sallyport/flows/conntrack"
 	"github.com/sallyport/sallyport/flows/stream"
@@ -24,6 +25,7 @@ type part struct {
 	scope  conntrack.Scope
 	kick   chan struct{}
 	log    *slog.Logger
+	news   []flows.Change // of a batch of events
 
 	feed    atomic.Pointer[stream.Feed] // while this replica holds
 	entries atomic.Int64                // as last counted
@@ -84,7 +86,7 @@ func (p *part) begin(ctx context.Context, r role) (end func()) {
 		// From here on events are told; snapshots have what was before.
 		feed := p.mirror.server.Lead(p.scope.VIP.String(), r.term, p.scope.Flows)
 		p.feed.Store(feed)
-		running.Go(func() { p.restore(ctx) })
+		running.Go(func() { priority.Ordinary(func() { p.restore(ctx) }) })
 		return func() {
 			p.feed.Store(nil)
 			p.mirror.server.Retire(p.scope.VIP.String())
@@ -96,7 +98,7 @@ func (p *part) begin(ctx context.Context, r role) (end func()) {
 			p.bytes, p.snapshots = p.bytes+b.Bytes, p.snapshots+b.Snapshots
 		}
 	}
-	running.Go(func() { p.follow(ctx, r) })
+	running.Go(func() { priority.Ordinary(func() { p.follow(ctx, r) }) })
 	return func() {
 		cancel()
 		running.Wait()

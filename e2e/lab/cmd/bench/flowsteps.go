@@ -36,17 +36,20 @@ func (b *bench) stream(ctx context.Context, c *crowd, r *replicated) error {
 	var g errgroup.Group
 	lost := 0
 	g.Go(func() error {
-		return ears.Run(listening, func(ev conntrack.Event) {
+		return ears.Run(listening, func(batch []conntrack.Event) {
 			now := time.Now()
 			mu.Lock()
 			defer mu.Unlock()
-			if ev.Kind == conntrack.Lost {
-				lost++
-			}
-			if ch, ok := c.scope.Change(&ev); ok && ev.Kind == conntrack.New {
-				if at, ours := born[ch.Flow.Key]; ours {
-					r.lags.add(now.Sub(at))
-					delete(born, ch.Flow.Key)
+			for i := range batch {
+				ev := &batch[i]
+				if ev.Kind == conntrack.Lost {
+					lost++
+				}
+				if ch, ok := c.scope.Change(ev); ok && ev.Kind == conntrack.New {
+					if at, ours := born[ch.Flow.Key]; ours {
+						r.lags.add(now.Sub(at))
+						delete(born, ch.Flow.Key)
+					}
 				}
 			}
 		})

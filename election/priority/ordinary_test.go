@@ -1,0 +1,72 @@
+package priority
+
+import (
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// inForce is the nice value of the calling thread.
+func inForce() (int, error) {
+	raw, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+	return 20 - raw, err // see lowest
+}
+
+// ordinaryChild says what is wrong with what runs beside a raised process.
+func ordinaryChild() string {
+	before := runtime.GOMAXPROCS(0)
+	if said := Raise(); said != "nice -20" {
+		return said
+	}
+	if runtime.GOMAXPROCS(0) <= before {
+		return "ordinary threads have no room beside"
+	}
+	var tid int
+	said := ""
+	Ordinary(func() {
+		tid = unix.Gettid()
+		if nice, err := inForce(); err != nil || nice != 0 {
+			said = "Ordinary is not at nice 0"
+			return
+		}
+		// Threads that are made meanwhile are the process's, not this one's.
+		release := onThreads(16)
+		defer release()
+		tids, err := threads()
+		if err != nil {
+			said = err.Error()
+		}
+		for _, other := range tids {
+			if raw, err := unix.Getpriority(unix.PRIO_PROCESS, other); other != tid && err == nil && raw != 40 {
+				said = "another thread is not at nice -20"
+			}
+		}
+	})
+	if said != "" {
+		return said
+	}
+	// Its thread ends with it, so that nothing else runs there; the kernel takes its time.
+	for until := time.Now().Add(10 * time.Second); ; {
+		worst, err := lowest()
+		if err == nil && worst == -20 {
+			break
+		}
+		if time.Now().After(until) {
+			return "an ordinary thread outlived its work"
+		}
+		runtime.Gosched()
+	}
+	return "fine"
+}
+
+func TestOrdinaryIsOneThreadOnly(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root for CAP_SYS_NICE")
+	}
+	if got := child(t, "ordinary", nil); got != "fine" {
+		t.Error(got)
+	}
+}
