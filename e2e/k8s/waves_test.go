@@ -1,0 +1,174 @@
+package k8s
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/e2e/cluster"
+	"github.com/sallyport/sallyport/e2e/cluster/traffic"
+	"github.com/sallyport/sallyport/e2e/lab"
+	"github.com/sallyport/sallyport/steer"
+)
+
+// wavesEnv is for how long pods come and go at least, as "3m".
+const wavesEnv = "E2E_WAVES"
+
+// Each wave has so many pods on each node, of which some are not selected.
+const (
+	wavePods   = 9
+	waveOthers = 3
+)
+
+// enough pods, all waves together.
+const enough = 200
+
+// narrow is the bridge plugin with so few addresses that those of deleted pods, whose
+// standing was another, are soon used again.
+var narrow = cluster.CNI{
+	Name: "bridge, few addresses",
+	Config: func(j int) string {
+		cidr := lab.PodCIDR(j)
+		base := strings.TrimSuffix(cidr.Addr().String(), "0")
+		return strings.Replace(cluster.Bridge.Config(j), fmt.Sprintf("%q", cidr),
+			fmt.Sprintf(`%q, "rangeStart": "%s10", "rangeEnd": "%s59"`, cidr, base, base), 1)
+	},
+	Boot: cluster.Bridge.Boot,
+}
+
+const wavePod = `apiVersion: v1
+kind: Pod
+metadata:
+  name: %[1]s-%[2]d
+  labels: {app: %[1]s, wave: "%[3]d", node: %[4]s}
+  annotations: {sallyport.dev/egress-routes: %[5]s}
+spec:
+  nodeSelector: {kubernetes.io/hostname: %[4]s}
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: client, image: %[6]s, args: [client, --to, %[7]s, --connects, 500ms]}
+---
+`
+
+// acts counts what the pods' first acts came to.
+type acts struct{ asVIP, asNode, unanswered int }
+
+// TestWaves has pods come and go, each of which connects as its first act, before anybody
+// can know it, while nodes lose power. Selected ones are seen as the VIP or not at
+// all, others never as the VIP, whatever pod had their address before.
+func TestWaves(t *testing.T) {
+	duration, err := time.ParseDuration(cmp.Or(os.Getenv(wavesEnv), "90s"))
+	if err != nil {
+		t.Fatalf("%s: %v", wavesEnv, err)
+	}
+	w := start(t, cluster.Options{CNI: &narrow})
+	w.install(slow)
+	w.apply(payments)
+	w.kubectl("wait", "egressroute/payments", "--for=condition=Programmed", "--timeout", patience.String())
+	w.healthy()
+
+	var did acts
+	begun, made, cuts := time.Now(), 0, 0
+	for n := 1; (made < enough || time.Since(begun) < duration) && !t.Failed(); n++ {
+		w.rise(n)
+		made += len(w.everyNode()) * wavePods
+		if n%2 == 0 {
+			w.look(n, &did, w.everyNode()...)
+		} else { // amid the pods' first acts: the holder's node, or another
+			cut := w.holder(w.everyNode()...)
+			if n%4 == 3 {
+				cut = w.Lab.Others(cut)[0]
+			}
+			_, err := w.PowerCut(cut)
+			w.must(err)
+			cuts++
+			w.look(n, &did, w.Lab.Others(cut)...)
+			w.noLeak()
+			w.must(w.PowerOn(cut)) // with the pods that it had
+			w.await(w.ready(lab.Agent, cut))
+			w.noLeakBut(cut)
+		}
+		if n > 1 {
+			w.recede(n - 1)
+		}
+		t.Logf("%s: wave %d, %d pods so far, %d power cuts: %+v", time.Since(begun).Round(time.Second), n, made, cuts, did)
+		w.noLeak()
+	}
+	if did.asVIP < made/2 {
+		t.Errorf("of %d selected pods only %d were seen", made, did.asVIP)
+	}
+	w.healthy()
+	held := uint64(0)
+	for _, j := range w.everyNode() {
+		s, err := w.status(lab.Agent, j)
+		w.must(err)
+		held += s.Dropped[steer.Unknown].Packets
+	}
+	if t.Logf("%d packets were kept back, not counting those before a boot", held); held == 0 {
+		t.Error("no packet was kept back: the pods did not come before they were known")
+	}
+	w.noLeak()
+	w.oneHolder()
+}
+
+// rise makes the pods of a wave.
+func (w *world) rise(n int) {
+	w.t.Helper()
+	var pods strings.Builder
+	for _, j := range w.everyNode() {
+		for i := range wavePods + waveOthers {
+			app, routes, to := fmt.Sprintf("wave-%d", n), "payments", partner
+			if i >= wavePods {
+				app, routes, to = fmt.Sprintf("other-%d", n), "null", public
+			}
+			fmt.Fprintf(&pods, wavePod, app, 100*j+i, n, lab.NodeName(j), routes, cluster.PodImage, to)
+		}
+	}
+	_, err := w.API.Kubectl(w.ctx, pods.String(), "create", "-f", "-")
+	w.must(err)
+}
+
+// look awaits that the wave's pods on the nodes run, and looks at what they were seen as.
+func (w *world) look(n int, did *acts, nodes ...int) {
+	w.t.Helper()
+	for _, j := range nodes {
+		w.kubectl("wait", "pods", "-l", fmt.Sprintf("wave=%d,node=%s", n, lab.NodeName(j)),
+			"--for=jsonpath={.status.phase}=Running", "--timeout", (3 * patience).String())
+	}
+	for name, as := range map[string]func(pod) netip.Addr{"wave": asVIP, "other": asNode} {
+		for _, p := range w.pods(app{name: fmt.Sprintf("%s-%d", name, n)}) {
+			if !slices.Contains(nodes, p.node) {
+				continue
+			}
+			var r traffic.Report
+			w.await(func() (err error) {
+				r, err = w.hear(p, time.Time{})
+				return err
+			})
+			for source := range r.Sources() {
+				if source != as(p) {
+					w.t.Errorf("%s, with the address %s, was seen as %s, want %s", p.name, p.addr, source, as(p))
+				}
+			}
+			switch {
+			case r.First.Err != nil:
+				did.unanswered++
+			case name == "wave":
+				did.asVIP++
+			default:
+				did.asNode++
+			}
+		}
+	}
+}
+
+// recede deletes the pods of a wave, and does not wait.
+func (w *world) recede(n int) {
+	w.t.Helper()
+	w.kubectl("delete", "pods", "-l", fmt.Sprintf("wave=%d", n), "--wait=false")
+}
