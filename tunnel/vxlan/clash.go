@@ -48,7 +48,7 @@ func (a *Applier) Clashes() ([]gateway.Problem, error) {
 			found(object, "--mark-mask", "of another program looks at bits %#x of the mark, of which %#x are ours: choose others", r.Mask, r.Mask&mask)
 		}
 	}
-	routes, err := a.conn.routes(unix.AF_INET, 0, 0)
+	routes, err := a.conn.routes(unix.AF_INET, 0, 0, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -365,7 +365,7 @@ func TestRefusedMessagesAreNamed(t *testing.T) {
 			t.Errorf("error lacks %s: %v", want, err)
 		}
 	}
-	list, err := a.conn.routes(unix.AF_INET, 5331, Protocol)
+	list, err := a.conn.routes(unix.AF_INET, 5331, Protocol, 0)
 	if err != nil || len(list) != 3*batch+5-3 {
 		t.Errorf("%d routes, %v", len(list), err)
 	}

@@ -157,7 +157,7 @@ func TestAnyStateToAnyState(t *testing.T) {
 		if err := a.Apply(t.Context(), plan); err != nil {
 			rt.Fatal(err)
 		}
-		list, err := a.listed(5301, 5303)
+		list, err := a.listed(5301, 5303, 0)
 		rules, err2 := a.conn.rules(unix.AF_INET)
 		if err := errors.Join(err, err2); err != nil {
 			rt.Fatal(err)

@@ -50,15 +50,17 @@ type entry struct {
 }
 
 // routes lists the routes of a family that have the table and the protocol; 0 is
-// any. The kernel filters (net/ipv4/fib_frontend.c, ip_valid_fib_dump_req).
-func (c *conn) routes(family uint8, table int, protocol uint8) ([]entry, error) {
+// any. The kernel filters (net/ipv4/fib_frontend.c, ip_valid_fib_dump_req). About is how
+// many there may be: to make room for thousands again and again would take as long as
+// to read them.
+func (c *conn) routes(family uint8, table int, protocol uint8, about int) ([]entry, error) {
 	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: family, Protocol: protocol}}
 	var attrs []*nl.RtAttr
 	if table != 0 {
 		attrs = append(attrs, attr(unix.RTA_TABLE, u32(table)))
 	}
-	var list []entry
-	err := c.dump(unix.RTM_GETROUTE, body(msg, attrs...), func() { list = nil }, func(b []byte) {
+	list := make([]entry, 0, about)
+	err := c.dump(unix.RTM_GETROUTE, body(msg, attrs...), func() { list = list[:0] }, func(b []byte) {
 		// A kernel without IPv6 answers with the routes of every family it has.
 		if len(b) < unix.SizeofRtMsg || b[0] != family {
 			return

@@ -164,24 +164,29 @@ func (a *Applier) pass(ctx context.Context, plan tunnel.Plan, oif int) (vague bo
 // routes of our protocol, which on a router with a full table is slow.
 const manyTables = 1024
 
-func (a *Applier) listed(first, last int) ([]entry, error) {
+// listed are the routes of the tables, of which there are about so many.
+func (a *Applier) listed(first, last, about int) ([]entry, error) {
 	if last-first < manyTables {
 		var list []entry
 		for table := first; table <= last; table++ {
-			part, err := a.conn.routes(unix.AF_INET, table, 0)
+			part, err := a.conn.routes(unix.AF_INET, table, 0, about)
 			if err != nil {
 				return nil, fmt.Errorf("table %d: %w", table, err)
 			}
-			list = append(list, part...)
+			if list == nil {
+				list = part
+			} else {
+				list = append(list, part...)
+			}
 		}
 		return list, nil
 	}
-	list, err := a.conn.routes(unix.AF_INET, 0, Protocol)
+	list, err := a.conn.routes(unix.AF_INET, 0, Protocol, about)
 	return slices.DeleteFunc(list, func(e entry) bool { return e.table < first || e.table > last }), err
 }
 
 func (a *Applier) diffRoutes(plan tunnel.Plan, oif int) (put, stale []request, err error) {
-	list, err := a.listed(plan.FirstTable, plan.LastTable)
+	list, err := a.listed(plan.FirstTable, plan.LastTable, len(plan.Routes))
 	if err != nil {
 		return nil, nil, err
 	}
