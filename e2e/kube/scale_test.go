@@ -60,7 +60,7 @@ var changed = netip.MustParsePrefix("10.200.0.0/16")
 // A gateway keeps all pods; each costs it little, and a change is seen soon while
 // many others change.
 func TestManyPods(t *testing.T) {
-	const many, changes, rate = 5_000, 500, 100
+	const many, changes, rate = 1_000, 500, 100
 	api := admin(t)
 	for n := range 20 {
 		api.addNode(t, n)
