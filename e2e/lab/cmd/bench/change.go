@@ -25,6 +25,7 @@ func (p *population) change(ctx context.Context) error {
 		case <-ctx.Done():
 			return g.Wait()
 		case <-tick.C:
+			p.changed++
 		}
 		switch i % 10 {
 		case 0, 3, 6:

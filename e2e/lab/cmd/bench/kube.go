@@ -25,7 +25,7 @@ type kubeCost struct {
 	ready                   time.Duration
 	before, resident, peak  float64 // MB
 	processors              float64 // of one, while pods change
-	apply                   float64 // seconds, the last one
+	applies                 float64 // of views, while pods change
 	asked                   calls
 	fromRequest, fromAnswer trials // seconds until the kernel
 }
@@ -139,6 +139,9 @@ func (w *world) underChange(ctx context.Context, api *cluster.APIServer, p *popu
 		if used[role], err = processorTime(program.Pid); err != nil {
 			return err
 		}
+		if c.applies, err = w.applies(ctx, role); err != nil {
+			return err
+		}
 	}
 	progress("kube: %d changes a second for %v", kubeRate, kubeTime)
 	if err := p.change(ctx); err != nil {
@@ -157,11 +160,11 @@ func (w *world) underChange(ctx context.Context, api *cluster.APIServer, p *popu
 		if c.resident, c.peak, err = memoryOf(program.Pid); err != nil {
 			return err
 		}
-		s, err := w.status(role, 1)
+		applied, err := w.applies(ctx, role)
 		if err != nil {
 			return err
 		}
-		c.apply = s.Apply.Seconds
+		c.applies = applied - c.applies
 	}
 	asked, err := callsSince(api.AuditLog, told.Size())
 	if err != nil {

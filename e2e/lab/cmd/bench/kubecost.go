@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -38,6 +39,21 @@ func processorTime(pid int) (time.Duration, error) {
 		ticks += n
 	}
 	return time.Duration(ticks) * time.Second / 100, nil // USER_HZ is 100
+}
+
+// applies counts how often a program has brought a view into the kernel.
+func (w *world) applies(ctx context.Context, role lab.Role) (float64, error) {
+	_, body, err := w.Get(ctx, role, 1, "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(body), "\nsallyport_apply_seconds_count ")
+	number, _, _ := strings.Cut(rest, "\n")
+	n, err := strconv.ParseFloat(number, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read the metrics of the %s: %w", role, err)
+	}
+	return n, nil
 }
 
 // calls are counted by what was asked: "patch egressroutes/status".
@@ -109,22 +125,26 @@ func kubeText(pods int, p *population, costs map[lab.Role]*kubeCost) string {
 	add("resident after them, MB", number("%.0f", func(c *kubeCost) float64 { return c.resident }))
 	add("resident at most, MB", number("%.0f", func(c *kubeCost) float64 { return c.peak }))
 	add("processors in use while pods change", number("%.2f", func(c *kubeCost) float64 { return c.processors }))
-	add("the last apply, ms", number("%.0f", func(c *kubeCost) float64 { return 1e3 * c.apply }))
+	add("views applied a second", number("%.1f", func(c *kubeCost) float64 { return c.applies / p.took.Seconds() }))
+	add("processor time for each of them, ms", number("%.0f", func(c *kubeCost) float64 {
+		return 1e3 * c.processors * p.took.Seconds() / max(1, c.applies)
+	}))
 	add("requests to the API server a second", number("%.2f", func(c *kubeCost) float64 { return float64(c.asked.sum()) / p.took.Seconds() }))
 	add("new pods measured", func(c *kubeCost) string { return strconv.Itoa(len(c.fromRequest)) })
 	add("address sent to the API server until in the kernel, ms, median / p99 / longest", func(c *kubeCost) string { return spread(c.fromRequest) })
 	add("the server's answer until in the kernel, ms, median / p99 / longest", func(c *kubeCost) string { return spread(c.fromAnswer) })
+	changes := float64(p.changed) / p.took.Seconds()
 	text := fmt.Sprintf(`## Scale in Kubernetes
 
 A real API server and etcd without kubelets: %d pods, each with a route, on %d nodes, %d routes of %d VIPs in %d namespaces. One gateway, which
-has all of it, and one agent, on one of the nodes; with the chart's rights. Then %d changes a second for %v: of ten, three pods that come, three that go, two that change their
+has all of it, and one agent, on one of the nodes; with the chart's rights. Then %.0f changes a second for %v: of ten, three pods that come, three that go, two that change their
 route, two of which nothing matters to Sallyport. A fifth of the pods that come are on the agent's node, which is a hundred times its share. API server,
 etcd and whoever makes the changes are on the same processors.
 
 %s
 What they asked of the API server meanwhile: agent: %s; gateway: %s.
 
-`, pods, kubeNodes, kubeRoutes, kubeVIPs, kubeNamespaces, kubeRate, p.took.Round(time.Second), table(rows), costs[lab.Agent].asked, costs[lab.Gateway].asked)
+`, pods, kubeNodes, kubeRoutes, kubeVIPs, kubeNamespaces, changes, p.took.Round(time.Second), table(rows), costs[lab.Agent].asked, costs[lab.Gateway].asked)
 	for _, role := range []lab.Role{lab.Agent, lab.Gateway} {
 		p99 := costs[role].fromRequest.quantile(.99)
 		text += verdict(fmt.Sprintf("%s, address to kernel, p99, ms", role), 1e3*p99, 250, p99 <= .25, "%.0f")

@@ -35,7 +35,8 @@ type population struct {
 	client  *rest.RESTClient
 	changes *setWatch
 	pods    int
-	took    time.Duration // all changes
+	changed int           // how many changes there were
+	took    time.Duration // all of them
 
 	mu   sync.Mutex
 	made []*newcomer
