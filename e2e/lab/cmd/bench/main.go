@@ -71,6 +71,9 @@ func newCommand() *cobra.Command {
 			if b.trials < 1 {
 				return fmt.Errorf("--trials %d: give at least 1, and 15 for figures to publish", b.trials)
 			}
+			if b.pods < 1 || b.pods > 100_000 {
+				return fmt.Errorf("--pods %d: give 1 to 100000, and 20000 for figures to publish", b.pods)
+			}
 			return b.run(cmd.Context(), args)
 		},
 	}
