@@ -73,7 +73,7 @@ func (l *load) kept(nodes ...int) {
 				l.w.t.Errorf("the partner saw the pod on n%d as %s", j, source)
 			}
 		}
-		l.w.t.Logf("from n%d in %s: echo gap %s, %d of %d lost; stream gap %s; of %d new connections failed %v, slowest other %s", j,
+		l.w.t.Logf("from n%d in %s: echo gap %s, %d of %d lost; stream gap %s; %d new connections, failed: %v, slowest other %s", j,
 			time.Since(l.since).Round(time.Second), r.Echo.LongestGap().Length().Round(time.Millisecond), r.Echo.Lost(), len(r.Echo.Exchanges),
 			r.Stream.LongestGap().Length().Round(time.Millisecond), len(r.Connects.Exchanges), failures(r.Connects), r.Connects.Latency(1).Round(time.Millisecond))
 	}
