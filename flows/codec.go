@@ -74,7 +74,7 @@ func Decode(b []byte) (Message, error) {
 		return Message{}, errVersion
 	}
 	m := Message{Kind: Kind(b[1]), Term: binary.BigEndian.Uint64(b[3:]), Seq: binary.BigEndian.Uint64(b[11:])}
-	if m.Kind < Hello || m.Kind > Beat {
+	if m.Kind < Hello || m.Kind > Merge {
 		return Message{}, errKind
 	}
 	body, err := unpack(b[2], b[headLen:])

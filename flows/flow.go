@@ -9,6 +9,7 @@
 package flows
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 )
@@ -23,6 +24,12 @@ type Key struct {
 
 func (k Key) String() string {
 	return fmt.Sprintf("%s > %s protocol %d", netip.AddrPortFrom(k.Src, k.SrcPort), netip.AddrPortFrom(k.Dst, k.DstPort), k.Protocol)
+}
+
+// Compare orders keys.
+func (k Key) Compare(other Key) int {
+	return cmp.Or(k.Src.Compare(other.Src), k.Dst.Compare(other.Dst), cmp.Compare(k.Protocol, other.Protocol),
+		cmp.Compare(k.SrcPort, other.SrcPort), cmp.Compare(k.DstPort, other.DstPort))
 }
 
 // Flow is a connection that was given the VIP as its source.

@@ -8,6 +8,9 @@ import "time"
 // is bounded: that standby gets a snapshot instead.
 type Log struct {
 	Term uint64 // it may grow
+	// Whole is false when the holder had not caught up with the one before it: then what
+	// it lacks has not ended for that.
+	Whole bool
 
 	limit    int // bytes of batches
 	pending  []Change
@@ -142,7 +145,13 @@ func (c *Cursor) Rewind() Message {
 }
 
 // End closes the snapshot.
-func (c *Cursor) End() Message { return Message{Kind: End, Term: c.log.Term, Seq: c.base} }
+func (c *Cursor) End() Message {
+	m := Message{Kind: End, Term: c.log.Term, Seq: c.base}
+	if !c.log.Whole {
+		m.Kind = Merge
+	}
+	return m
+}
 
 // Whole notes that the standby's kernel has the snapshot that ended so.
 func (c *Cursor) Whole(seq uint64) { c.whole = c.whole || !c.lost && seq == c.base }

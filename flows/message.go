@@ -5,8 +5,8 @@ import "errors"
 // Kind of a message.
 type Kind uint8
 
-// Kinds. The first two come from the standby, which also gives an End back when it
-// has the snapshot, and a Beat to be heard.
+// Kinds. The first two come from the standby, which also gives an End or Merge back when
+// it has the snapshot, and a Beat to be heard.
 const (
 	Hello    Kind = iota + 1 // who follows which VIP, from which term on
 	Ack                      // the own kernel has all up to batch Seq
@@ -15,6 +15,7 @@ const (
 	End                      // it is complete
 	Changes                  // batch Seq
 	Beat                     // the sender is there and has nothing to say
+	Merge                    // as End, of a holder that may lack what others have
 )
 
 // Message is all that is ever said.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // Standby is the receiving end of one stream: it turns messages into changes of its
@@ -39,7 +38,7 @@ func (s *Standby) Synced() bool { return s.phase == streaming }
 // Answer tells the holder what the own table has, once it has it.
 func (s *Standby) Answer(m Message) Message {
 	switch m.Kind {
-	case End:
+	case End, Merge:
 		return m
 	case Changes:
 		return Message{Kind: Ack, Term: s.term, Seq: s.next - 1}
@@ -71,6 +70,9 @@ func (s *Standby) Step(m Message, table func() ([]Flow, error)) ([]Change, error
 	case m.Kind == End && s.phase == reading:
 		s.phase = streaming
 		return s.sweep(), nil
+	case m.Kind == Merge && s.phase == reading:
+		s.phase, s.before = streaming, nil
+		return nil, nil
 	case m.Kind == Changes && s.phase == streaming && m.Seq == s.next:
 		s.next++
 		return m.Changes, nil
@@ -102,6 +104,6 @@ func (s *Standby) sweep() []Change {
 		ended = append(ended, Change{Op: Delete, Flow: f})
 	}
 	s.before = nil
-	slices.SortFunc(ended, func(a, b Change) int { return strings.Compare(a.Flow.Key.String(), b.Flow.Key.String()) })
+	slices.SortFunc(ended, func(a, b Change) int { return a.Flow.Compare(b.Flow.Key) })
 	return ended
 }

@@ -9,7 +9,7 @@ import (
 // beside is how many of Go's processors there are besides those that a program has
 // anyway: one that an ordinary thread holds while it waits for a CPU is of no use to a
 // heartbeat, and a heartbeat must not wait for it.
-const beside = 6
+const beside = 4
 
 // Ordinary does something long on a thread of its own that is not put before others:
 // what would otherwise take the CPU from the election, and from the packets. It

@@ -4,6 +4,7 @@
 package conntrack
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -77,22 +78,54 @@ func Dump(family Family, mark Mark, keep func(*Entry) bool) ([]Entry, error) {
 		req.AddData(nl.NewRtAttr(ctaMarkMask, be32(mark.Mask)))
 	}
 	var entries []Entry
-	var bad error
-	err := req.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(m []byte) bool {
+	if err := dump(req.Serialize(), func(m []byte) error {
 		e, err := parse(m)
-		if err != nil {
-			bad = err
-			return false
-		}
-		if keep(&e) {
+		if err == nil && keep(&e) {
 			entries = append(entries, e)
 		}
-		return true
-	})
-	if err := errors.Join(err, bad); err != nil {
+		return err
+	}); err != nil {
 		return nil, fmt.Errorf("read the connection-tracking table: %w", err)
 	}
 	return entries, nil
+}
+
+// dump asks and reads the answers, all into one buffer: a table of some hundred
+// thousand entries leaves no garbage.
+func dump(request []byte, each func(body []byte) error) error {
+	sock, err := openSocket(1 << 20)
+	if err != nil {
+		return err
+	}
+	defer sock.close()
+	if err := sock.send(request); err != nil {
+		return err
+	}
+	for done := false; !done; {
+		b, err := sock.receive()
+		if err != nil {
+			return err
+		}
+		err = messages(b, func(h header, body []byte) error {
+			switch h.kind {
+			case newEntry:
+				return each(body)
+			case unix.NLMSG_DONE, unix.NLMSG_ERROR:
+				done = true
+				if len(body) < 4 {
+					return errShort
+				}
+				if code := int32(binary.NativeEndian.Uint32(body)); code != 0 {
+					return unix.Errno(-code)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Delete removes an entry. One that is gone already is no error. An entry that Dump or

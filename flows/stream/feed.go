@@ -29,10 +29,12 @@ type Feed struct {
 // instead: some hundred thousand connections.
 const kept = 8 << 20
 
-func newFeed(vip string, term uint64, snapshot func() ([]flows.Flow, error), now func() time.Duration, observe func(time.Duration)) *Feed {
+func newFeed(vip string, term uint64, whole bool, snapshot func() ([]flows.Flow, error), now func() time.Duration, observe func(time.Duration)) *Feed {
+	log := flows.NewLog(term, kept)
+	log.Whole = whole
 	return &Feed{
 		vip: vip, snapshot: snapshot, now: now, observe: observe,
-		log: flows.NewLog(term, kept), news: make(chan struct{}), streams: map[*stream]bool{},
+		log: log, news: make(chan struct{}), streams: map[*stream]bool{},
 	}
 }
 

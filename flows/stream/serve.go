@@ -39,8 +39,11 @@ func NewServer(ring *Ring, now func() time.Duration, log *slog.Logger) *Server {
 
 // Lead begins to tell of a VIP that this member holds in a term. What is added to the
 // Feed from here on, with a snapshot read later, is everything.
-func (s *Server) Lead(vip string, term uint64, snapshot func() ([]flows.Flow, error)) *Feed {
-	f := newFeed(vip, term, snapshot, s.now, func(lag time.Duration) {
+//
+// whole says that this member had caught up with the holder before it: standbys then
+// end what it does not have.
+func (s *Server) Lead(vip string, term uint64, whole bool, snapshot func() ([]flows.Flow, error)) *Feed {
+	f := newFeed(vip, term, whole, snapshot, s.now, func(lag time.Duration) {
 		if s.Lag != nil {
 			s.Lag(lag)
 		}
@@ -228,7 +231,7 @@ func (st *stream) talk(ctx context.Context, changed <-chan struct{}) error {
 func (st *stream) snapshot() error {
 	f := st.feed
 	f.mu.Lock()
-	begin := st.cursor.Rewind()
+	begin, end := st.cursor.Rewind(), st.cursor.End()
 	f.mu.Unlock()
 	all, err := f.snapshot()
 	if err != nil {
@@ -250,7 +253,8 @@ func (st *stream) snapshot() error {
 		}
 	}
 	// Its term may be older than that of what comes next, never newer.
-	return st.conn.send(flows.Message{Kind: flows.End, Term: begin.Term, Seq: begin.Seq})
+	end.Term = begin.Term
+	return st.conn.send(end)
 }
 
 // listen takes acknowledgements until the stream ends.
@@ -265,7 +269,7 @@ func (st *stream) listen() error {
 		f.mu.Lock()
 		var done []flows.Batch
 		switch m.Kind {
-		case flows.End:
+		case flows.End, flows.Merge:
 			st.cursor.Whole(m.Seq)
 		case flows.Ack:
 			done = st.cursor.Ack(m.Seq)

@@ -111,7 +111,7 @@ func hold(t *testing.T, r *stream.Ring, term uint64) *holder {
 	}
 	h.at = netip.MustParseAddrPort(free.Addr().String())
 	_ = free.Close()
-	h.feed = h.server.Lead(vip, term, h.table.Flows)
+	h.feed = h.server.Lead(vip, term, true, h.table.Flows)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.server.Run(ctx, h.at) }()
@@ -356,7 +356,7 @@ func TestNobodyFollowsAHolderOfAnEarlierTerm(t *testing.T) {
 		t.Errorf("%d flows were taken of term 4, with term 5 known", n)
 	}
 	h.server.Retire(vip)
-	h.feed = h.server.Lead(vip, 5, h.table.Flows)
+	h.feed = h.server.Lead(vip, 5, true, h.table.Flows)
 	await(t, w.equals(h))
 	// Elected again with nobody between: the stream goes on.
 	before := h.feed.Feedback().Snapshots

@@ -36,6 +36,7 @@ type part struct {
 	snapshots uint64
 	failing   string    // why the last stream ended
 	since     time.Time // from when on it has been so
+	whole     bool      // this kernel has what the last holder's had
 	refused   uint64    // entries that this kernel did not take
 	refusal   string    // the last reason
 	refusedAt time.Time
@@ -84,7 +85,7 @@ func (p *part) begin(ctx context.Context, r role) (end func()) {
 	var running sync.WaitGroup
 	if r.holder == p.mirror.name {
 		// From here on events are told; snapshots have what was before.
-		feed := p.mirror.server.Lead(p.scope.VIP.String(), r.term, p.scope.Flows)
+		feed := p.mirror.server.Lead(p.scope.VIP.String(), r.term, p.isWhole(), p.scope.Flows)
 		p.feed.Store(feed)
 		running.Go(func() { priority.Ordinary(func() { p.restore(ctx) }) })
 		return func() {
@@ -100,9 +101,18 @@ func (p *part) begin(ctx context.Context, r role) (end func()) {
 	}
 	running.Go(func() { priority.Ordinary(func() { p.follow(ctx, r) }) })
 	return func() {
+		p.mu.Lock()
+		p.whole = p.whole && (p.failing == "" || time.Since(p.since) < patient)
+		p.mu.Unlock()
 		cancel()
 		running.Wait()
 	}
+}
+
+func (p *part) isWhole() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.whole
 }
 
 // restore makes a standby's entries those of a holder.
@@ -138,7 +148,7 @@ func (p *part) follow(ctx context.Context, r role) {
 	defer w.Close()
 	pause := retryFirst
 	p.mu.Lock()
-	p.failing, p.since = "the first snapshot has not arrived", time.Now()
+	p.failing, p.since, p.whole = "the first snapshot has not arrived", time.Now(), false
 	p.mu.Unlock()
 	defer func() {
 		p.mu.Lock()
@@ -184,7 +194,7 @@ func (p *part) inStep(holder string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.log.Info("in step with the holder's connections", "holder", holder, "took_ms", time.Since(p.since).Milliseconds())
-	p.failing = ""
+	p.failing, p.whole = "", true
 }
 
 func (p *part) failed(holder string, err error) {

@@ -39,6 +39,7 @@ type replicated struct {
 	kernelBytes                   float64 // of one entry in the kernel, by its slab
 	catchUp, catchUpCPU           trials
 	overruns, snapshots, refused  uint64
+	terms                         uint64 // how often an election was begun meanwhile
 }
 
 // flows measures the replication by putting connections into the holder's kernel
@@ -66,6 +67,10 @@ func (b *bench) flows(ctx context.Context) (_ string, err error) {
 	if err != nil {
 		return "", err
 	}
+	before, err := w.status(lab.Gateway, holder)
+	if err != nil {
+		return "", err
+	}
 	var r replicated
 	for _, step := range []struct {
 		name    string
@@ -82,6 +87,8 @@ func (b *bench) flows(ctx context.Context) (_ string, err error) {
 	if err != nil {
 		return "", err
 	}
+	r.terms = s.VIPs[0].Term - before.VIPs[0].Term
+	progress("flows: %d elections meanwhile", r.terms)
 	r.overruns, r.snapshots = s.VIPs[0].Replication.Overruns, s.VIPs[0].Replication.Snapshots
 	return flowsText(r), nil
 }

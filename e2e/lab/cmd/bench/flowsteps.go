@@ -249,7 +249,7 @@ standby's kernel announces the connection, to one listener of this command's own
 
 %s
 The kernel keeps an entry on each gateway. What sets the limit is the processor: the holder reads an event of some microseconds, a standby's
-kernel takes an entry in as much. %d event overruns, %d snapshots, %d connections refused.
+kernel takes an entry in as much. %d event overruns, %d snapshots, %d connections refused, %d elections.
 
 `, flowRate, flowLives, table([][]string{
 		{"", "measured"},
@@ -261,6 +261,6 @@ kernel takes an entry in as much. %d event overruns, %d snapshots, %d connection
 		{"memory of a connection in a kernel, bytes", fmt.Sprintf("%.0f", r.kernelBytes)},
 		{fmt.Sprintf("start of a fresh standby to %d connections in its kernel, s, median / most", flowAll), fmt.Sprintf("%.2f / %.2f", r.catchUp.median(), r.catchUp.quantile(1))},
 		{"processor of that standby meanwhile, s", fmt.Sprintf("%.1f", r.catchUpCPU.median())},
-	}), r.overruns, r.snapshots, r.refused)
+	}), r.overruns, r.snapshots, r.refused, r.terms)
 	return text
 }
