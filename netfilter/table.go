@@ -24,6 +24,10 @@ type Table struct {
 type Set struct {
 	Name  string
 	Addrs []netip.Addr // sorted, unique
+	// Frees says that what is in the set is let through where all else is held. An
+	// applier that cannot change everything at once fills it after the rules and the
+	// other sets, and empties it before them.
+	Frees bool
 }
 
 // Hook is where a base chain is attached; "" is a regular chain, reached by Goto.

@@ -26,7 +26,7 @@ type hold struct {
 func holdOf(plan gateway.Plan, h gateway.Hold) hold {
 	const found = 1
 	waits, only := gateway.Held(held, plan, found), gateway.Exclusive(exclusive, plan, found)
-	out := hold{sets: []nf.Set{{Name: known, Addrs: h.Known}}}
+	out := hold{sets: []nf.Set{{Name: known, Addrs: h.Known, Frees: true}}}
 	drop := func(c nf.Classifier, match nf.Match, counter string) []nf.Rule {
 		if len(c.Others) == 0 {
 			return nil

@@ -21,6 +21,7 @@ type set struct {
 	name  string
 	addrs []netip.Addr   // sorted
 	nets  []netip.Prefix // sorted
+	frees bool           // see netfilter.Set
 }
 
 // rule is one rule of a chain of ours.

@@ -54,7 +54,7 @@ func render(t netfilter.Table, generation func(set) string) (program, error) {
 				wrong = append(wrong, fmt.Errorf("set %s: address %s is of the other family", s.Name, a))
 			}
 		}
-		r.setNames[s.Name] = r.addSet(set{name: setName(t.Name, t.IPv6, s.Name, false), addrs: s.Addrs})
+		r.setNames[s.Name] = r.addSet(set{name: setName(t.Name, t.IPv6, s.Name, false), addrs: s.Addrs, frees: s.Frees})
 	}
 	for _, c := range t.Classifiers {
 		f, err := r.finder(c)

@@ -107,14 +107,19 @@ func generation(held map[string]*heldSet, ipv6 bool) func(set) string {
 }
 
 // setChanges are the inputs of ipset restore before the rules change, when sets
-// only grow, and after it, when they shrink and go.
+// only grow, and after it, when they shrink and go. Those that free do it the other
+// way round: a pod is let go when the rules that steer it are there.
 func (p program) setChanges(held map[string]*heldSet) (before, after string) {
 	var grow, shrink strings.Builder
 	wanted := map[string]bool{}
 	for _, s := range p.sets {
 		wanted[s.name] = true
 		members := s.members()
+		adds, dels := &grow, &shrink
 		h := held[s.name]
+		if h != nil && s.frees {
+			adds, dels = &shrink, &grow
+		}
 		if h == nil {
 			fmt.Fprintf(&grow, "create %s %s maxelem 1048576 hashsize %d\n", s.name, strings.Replace(s.kind(p.ipv6), " ", " family ", 1), hashSize(len(members)))
 			h = &heldSet{}
@@ -123,12 +128,12 @@ func (p program) setChanges(held map[string]*heldSet) (before, after string) {
 		for _, m := range members {
 			want[m] = true
 			if !h.members[m] {
-				grow.WriteString("add " + s.name + " " + m + "\n")
+				adds.WriteString("add " + s.name + " " + m + "\n")
 			}
 		}
 		for _, m := range slices.Sorted(maps.Keys(h.members)) {
 			if !want[m] {
-				shrink.WriteString("del " + s.name + " " + m + "\n")
+				dels.WriteString("del " + s.name + " " + m + "\n")
 			}
 		}
 	}
