@@ -21,7 +21,7 @@ func TestClashesAtTheStartAreNamed(t *testing.T) {
 	theirs := `table inet theirs {
 	chain c {
 		type filter hook forward priority mangle
-		meta mark set meta mark | 0x100
+		ip daddr 198.51.100.1 meta mark set meta mark | 0x100
 	}
 	chain zones {
 		type filter hook prerouting priority raw

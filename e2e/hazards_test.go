@@ -219,12 +219,12 @@ func (w *world) transfers(pod string, size int) {
 	}
 }
 
-// A new holder knows nothing yet of a connection whose partner talks: its segments
+// A new holder may know nothing of a connection whose partner talks: its segments
 // belong to nothing, and a reset in answer would end it on both sides.
 func TestNoResetWhileTheVIPMoves(t *testing.T) {
 	for _, netfilter := range []string{"nftables", "iptables"} {
 		t.Run(netfilter, func(t *testing.T) {
-			w := start(t, lab.Options{Netfilter: netfilter})
+			w := start(t, lab.Options{Netfilter: netfilter, GatewayArgs: []string{"--replicate=false"}})
 			holder := w.holder()
 			pod := selected(w.Others(holder)[0])
 			w.seenEventually(pod, partner, theVIP)
