@@ -12,6 +12,8 @@ CONTROLLER_GEN := sigs.k8s.io/controller-tools/cmd/controller-gen@v0.23.0
 VULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 FUZZTIME  ?= 10s
+# Which scenarios of e2e/k8s `make e2e` runs, as a pattern of go test.
+SCENARIOS ?= .
 # RACE=1 runs the tests with the race detector (needs gcc).
 TESTFLAGS := $(if $(RACE),-race)
 
@@ -32,7 +34,8 @@ test: root deps build ## Run all tests (root: they make network namespaces)
 
 e2e: root deps-e2e build ## Run all tests that need Kubernetes (builds it first, once: 6 minutes on 2 cores)
 	@programs=$$($(BIN)/cluster bin) && SALLYPORT_CLUSTER_BIN=$$programs HELM=$$programs/helm SALLYPORT_BIN=$(CURDIR)/$(BIN)/sallyport \
-	  $(GO) test $(TESTFLAGS) -count 1 -p 1 -timeout 40m ./charts/... ./e2e/cluster/... ./e2e/kube/... ./e2e/k8s/...
+	  sh -c "$(GO) test $(TESTFLAGS) -count 1 -p 1 -timeout 20m ./charts/... ./e2e/cluster/... ./e2e/kube/... && \
+	  $(GO) test $(TESTFLAGS) -count 1 -timeout 40m -run '$(SCENARIOS)' ./e2e/k8s"
 
 helm: build ## Build Helm, with the other programs of the test cluster, and print where it is
 	@echo $$($(BIN)/cluster bin)/helm
