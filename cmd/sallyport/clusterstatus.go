@@ -104,14 +104,7 @@ func printOverview(w io.Writer, o survey.Overview, pods bool, now time.Time) err
 	for _, m := range unready {
 		fmt.Fprintf(w, "  %s %s/%s on %s: %s\n", m.Program, m.Namespace, m.Pod, cmp.Or(m.Node, "no node"), m.Problem)
 	}
-	if len(o.Problems) == 0 {
-		fmt.Fprintln(w, "No problems.")
-		return nil
-	}
-	fmt.Fprintf(w, "%d problems:\n", len(o.Problems))
-	for _, p := range o.Problems {
-		fmt.Fprintf(w, "  %s\n", p)
-	}
+	printProblems(w, o.Problems)
 	return nil
 }
 

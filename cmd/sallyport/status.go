@@ -122,13 +122,19 @@ func printStatus(w io.Writer, s host.Status, now time.Time) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	if len(s.Problems) == 0 {
-		fmt.Fprintln(w, "\nNo problems.")
-		return nil
-	}
-	fmt.Fprintf(w, "\n%d problems:\n", len(s.Problems))
-	for _, p := range s.Problems {
-		fmt.Fprintf(w, "  %s\n", p)
-	}
+	fmt.Fprintln(w)
+	printProblems(w, s.Problems)
 	return nil
+}
+
+// printProblems is the end of every status.
+func printProblems[P any](w io.Writer, problems []P) {
+	if len(problems) == 0 {
+		fmt.Fprintln(w, "No problems.")
+		return
+	}
+	fmt.Fprintf(w, "%d problems:\n", len(problems))
+	for _, p := range problems {
+		fmt.Fprintf(w, "  %v\n", p)
+	}
 }
