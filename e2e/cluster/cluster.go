@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -128,13 +129,23 @@ func (c *Cluster) up(ctx context.Context, programs string) error {
 	return nil
 }
 
-// AwaitNodes waits until every node is ready and pods can be made.
+// AwaitNodes waits until every node is ready, the controllers know it, and pods can be
+// made. A controller that has not seen the nodes yet calls a DaemonSet of none complete.
 func (c *Cluster) AwaitNodes(ctx context.Context) error {
 	if _, err := c.API.Kubectl(ctx, "", "wait", "--for=condition=Ready", "node", "--all", "--timeout=120s"); err != nil {
 		return fmt.Errorf("wait for the nodes: %w, see the logs in %s", err, c.dir)
 	}
 	return lab.AwaitContext(ctx, time.Minute, func() error {
-		_, err := c.API.Kubectl(ctx, "", "get", "serviceaccount", "default")
+		taints, err := c.API.Kubectl(ctx, "", "get", "nodes", "-o", "jsonpath={.items[*].spec.taints[*].key}")
+		for _, untold := range []string{"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"} {
+			if strings.Contains(taints, untold) {
+				return fmt.Errorf("a node is ready and still has the taint %s", untold)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		_, err = c.API.Kubectl(ctx, "", "get", "serviceaccount", "default")
 		return err
 	})
 }

@@ -65,15 +65,18 @@ func TestNodesRunAndDieAndAreGone(t *testing.T) {
 	}
 	_, err = c.API.Kubectl(t.Context(), clients, "apply", "-f", "-")
 	must(err)
-	kubectl("rollout", "status", "daemonset/clients", "--timeout=60s")
-	for j := 1; j <= 2; j++ {
-		if n := c.Lab.Partner.Seen(lab.ServiceTCP)[lab.OutsideAddr(j)]; n == 0 {
-			t.Errorf("the CNI does not masquerade the pods of n%d: the partner saw %v", j, c.Lab.Partner.Seen(""))
+	kubectl("wait", "--for=jsonpath={.status.numberReady}=2", "daemonset/clients", "--timeout=60s")
+	must(lab.Await(time.Minute, func() error {
+		for j := 1; j <= 2; j++ {
+			if n := c.Lab.Partner.Seen(lab.ServiceTCP)[lab.OutsideAddr(j)]; n == 0 {
+				return fmt.Errorf("the CNI does not masquerade the pods of n%d: the partner saw %v", j, c.Lab.Partner.Seen(""))
+			}
 		}
-	}
-	if out := kubectl("logs", "daemonset/clients"); !strings.HasPrefix(out, "first {") {
-		t.Errorf("the log of a pod: %q", out)
-	}
+		if out := kubectl("logs", "daemonset/clients"); !strings.HasPrefix(out, "first {") {
+			return fmt.Errorf("the log of a pod: %q", out)
+		}
+		return nil
+	}))
 
 	must(c.KillOn(1, Kubelet))
 	must(lab.Await(time.Minute, ready("n1", "Unknown")))
