@@ -1,8 +1,8 @@
 // Package nft makes the kernel's nftables equal to a netfilter.Table: it reads what
-// is there over netlink, and makes the difference in one transaction, of elements
-// alone over netlink, of anything else by nft. It remembers nothing, so whatever
-// others do to our tables is repaired by the next Apply, and an Apply with nothing
-// to do writes nothing.
+// is there over netlink, then follows what the kernel announces, and makes the
+// difference in one transaction, of elements alone over netlink, of anything else by
+// nft. It does not remember what it did, so whatever others do to our tables is
+// repaired by the next Apply, and an Apply with nothing to do writes nothing.
 package nft
 
 import (
@@ -24,6 +24,8 @@ type Applier struct {
 	log *slog.Logger
 	nft knftables.Interface
 	one sync.Mutex // one transaction at a time: two would undo each other
+
+	mirrors map[string]*mirror // by table and family
 }
 
 // New checks that nft is there and that the kernel takes rules from it.
@@ -51,10 +53,12 @@ func (a *Applier) Apply(ctx context.Context, t netfilter.Table) error {
 		close(compiled)
 	}()
 	var refused error
-	// What was read may be changed by another before it is acted upon; then the
+	mirror := a.mirror(f, t.Name)
+	look := mirror.look
+	// What was seen may be changed by another before it is acted upon; then the
 	// transaction is refused whole and the next look tells what is left to do.
 	for range 3 {
-		have, err := read(f, t.Name)
+		have, err := look()
 		<-compiled
 		if err := errors.Join(invalid, err); err != nil {
 			return err
@@ -63,6 +67,13 @@ func (a *Applier) Apply(ctx context.Context, t netfilter.Table) error {
 		d := difference(a.nft.NewTransaction(), want, have)
 		if d.tx.NumOperations() == 0 {
 			return nil
+		}
+		if d.rebuilt { // the counters' readings are kept, and those nobody announces
+			if have, err = mirror.read(); err != nil {
+				return err
+			}
+			want.number(have)
+			d = difference(a.nft.NewTransaction(), want, have)
 		}
 		if d.small() {
 			refused = d.send(f, t.Name)
@@ -77,8 +88,20 @@ func (a *Applier) Apply(ctx context.Context, t netfilter.Table) error {
 		if ctx.Err() != nil {
 			break
 		}
+		look = mirror.read
 	}
 	return fmt.Errorf("apply table %s %s: %w", f, t.Name, refused)
+}
+
+func (a *Applier) mirror(f family, table string) *mirror {
+	name := f.String() + " " + table
+	if a.mirrors[name] == nil {
+		if a.mirrors == nil {
+			a.mirrors = map[string]*mirror{}
+		}
+		a.mirrors[name] = &mirror{of: f, table: table, room: announcements}
+	}
+	return a.mirrors[name]
 }
 
 // Counters reads the counters of a table, of both families together. A table that

@@ -125,7 +125,7 @@ func TestManyElementsAtOnce(t *testing.T) {
 		if err := a.Apply(ctx, table); err != nil {
 			t.Fatalf("%d pods: %v", pods, err)
 		}
-		have, err := read(ipv4, table.Name)
+		have, _, err := read(ipv4, table.Name)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -61,27 +61,28 @@ type elements map[key]string
 // element is no range.
 type key struct{ first, last string }
 
-// read reads the table whole. It repeats when someone changed the rules meanwhile,
-// because the kernel's dumps are only consistent within one generation.
-func read(f family, table string) (*present, error) {
+// read reads the table whole, and tells of which generation of the rules it is. It
+// repeats when someone changed the rules meanwhile, because the kernel's dumps are only
+// consistent within one.
+func read(f family, table string) (p *present, of uint32, err error) {
 	for range 20 {
 		before, err := generation()
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		p, err := readOnce(f, table)
 		if err != nil && !errors.Is(err, nl.ErrDumpInterrupted) {
-			return nil, fmt.Errorf("read table %s %s: %w", f, table, err)
+			return nil, 0, fmt.Errorf("read table %s %s: %w", f, table, err)
 		}
 		after, errAfter := generation()
 		if errAfter != nil {
-			return nil, errAfter
+			return nil, 0, errAfter
 		}
 		if err == nil && before == after {
-			return p, nil
+			return p, after, nil
 		}
 	}
-	return nil, fmt.Errorf("read table %s %s: the rules never stood still", f, table)
+	return nil, 0, fmt.Errorf("read table %s %s: the rules never stood still", f, table)
 }
 
 func generation() (id uint32, err error) {

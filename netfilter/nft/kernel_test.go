@@ -196,7 +196,7 @@ func TestNumbersStay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		have, err := read(ipv4, "sally_class")
+		have, _, err := read(ipv4, "sally_class")
 		if err != nil {
 			t.Fatal(err)
 		}
