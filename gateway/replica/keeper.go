@@ -35,12 +35,17 @@ type keeper struct {
 	log     *slog.Logger
 	// claimed is called in a goroutine of its own after each claim; nil for nobody.
 	claimed func(ctx context.Context, v vip.VIP)
+	// unfit is told that the VIP cannot be claimed here and why, and for how long another
+	// is to be let; nil for nobody.
+	unfit func(v vip.VIP, why string, pause time.Duration)
 
 	mu    sync.Mutex
 	vips  map[string]vip.VIP
 	until map[string]time.Duration // 0: to be released
 	wake  chan struct{}
 	held  map[string]bool // owned by run
+	// tries are of VIPs whose last claim failed; owned by run.
+	tries map[string]*attempts
 	// failed are the VIPs that are leased but whose address is not in place, and why.
 	failed map[string]string
 
@@ -52,7 +57,7 @@ type keeper struct {
 func newKeeper(f fence, c claimer, now func() time.Duration, log *slog.Logger) *keeper {
 	return &keeper{
 		fence: f, claimer: c, now: now, log: log, vips: map[string]vip.VIP{}, until: map[string]time.Duration{},
-		wake: make(chan struct{}, 1), held: map[string]bool{}, failed: map[string]string{},
+		wake: make(chan struct{}, 1), held: map[string]bool{}, tries: map[string]*attempts{}, failed: map[string]string{},
 	}
 }
 
@@ -137,19 +142,43 @@ func (k *keeper) hold(ctx context.Context, name string, v vip.VIP) {
 		}
 		return
 	}
-	if k.held[name] {
+	tries := k.tries[name]
+	if k.held[name] && (tries == nil || !tries.due(k.now())) {
 		return
 	}
 	// Held even when it failed half way: what was done must be undone.
 	k.held[name] = true
 	if err := k.claimer.Claim(v); err != nil {
-		k.log.Error("claim failed", "vip", name, "error", err)
+		k.claimFailed(name, v, err)
+		return
+	}
+	if tries != nil {
+		k.log.Info("claimed after all", "vip", name)
+		delete(k.tries, name)
 		k.mu.Lock()
-		k.failed[name] = err.Error()
+		delete(k.failed, name)
 		k.mu.Unlock()
 	}
 	if k.claimed != nil {
 		go k.claimed(ctx, v)
+	}
+}
+
+// claimFailed has the claim tried again as long as the lease lasts, and when that is of
+// no use, lets another replica.
+func (k *keeper) claimFailed(name string, v vip.VIP, err error) {
+	k.mu.Lock()
+	known := k.failed[name] == err.Error()
+	k.failed[name] = err.Error()
+	k.mu.Unlock()
+	if !known {
+		k.log.Error("claim failed, it is tried again", "vip", name, "error", err)
+	}
+	if k.tries[name] == nil {
+		k.tries[name] = &attempts{}
+	}
+	if pause := k.tries[name].fail(k.now()); pause > 0 && k.unfit != nil {
+		k.unfit(v, err.Error(), pause)
 	}
 }
 
@@ -159,6 +188,9 @@ func (k *keeper) release(name string, v vip.VIP) {
 		k.log.Error("release failed", "vip", name, "error", err)
 	}
 	delete(k.held, name)
+	if tries := k.tries[name]; tries != nil {
+		tries.over()
+	}
 	k.mu.Lock()
 	delete(k.failed, name)
 	k.mu.Unlock()

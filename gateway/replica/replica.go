@@ -146,6 +146,7 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 		return nil, err
 	}
 	r.watch = newWatch(r.host, cfg.VIPs, log)
+	r.keeper.unfit = r.watch.bar
 	r.electorate = &electorate{
 		messenger: r.gossip, keeper: r.keeper, now: boottime.Now, log: log, vips: r.watch.vips(),
 		standing: r.watch.changes, machine: machine, transitions: map[string]map[string]uint64{},

@@ -25,12 +25,16 @@ type watch struct {
 	resolved map[string]vip.VIP // fixed from the start
 	wrong    []gateway.Problem  // VIPs without an interface
 
-	mu sync.Mutex
-	up map[string]string // interface to what is wrong with it, "" for up
+	kick chan struct{} // something below has changed
+	mu   sync.Mutex
+	up   map[string]string // interface to what is wrong with it, "" for up
+	// unfit are VIPs that could not be claimed here, and why, while another is let.
+	unfit map[string]string
 }
 
 func newWatch(h *layer2.Host, vips []vip.VIP, log *slog.Logger) *watch {
-	w := &watch{host: h, changes: make(chan standing), log: log, resolved: map[string]vip.VIP{}, up: map[string]string{}}
+	w := &watch{host: h, changes: make(chan standing), log: log, resolved: map[string]vip.VIP{}, up: map[string]string{},
+		kick: make(chan struct{}, 1), unfit: map[string]string{}}
 	seen, err := h.Interfaces()
 	for _, v := range vips {
 		resolved := v
@@ -84,7 +88,6 @@ func (w *watch) run(ctx context.Context) error {
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	changed := make(chan struct{}, 1)
 	g.Go(func() error {
 		return w.host.Watch(ctx, interfaces, func(name string, up bool, reason string) {
 			w.mu.Lock()
@@ -93,10 +96,7 @@ func (w *watch) run(ctx context.Context) error {
 				w.up[name] = reason
 			}
 			w.mu.Unlock()
-			select {
-			case changed <- struct{}{}:
-			default:
-			}
+			w.changed()
 		})
 	})
 	g.Go(func() error {
@@ -117,12 +117,34 @@ func (w *watch) run(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
 				return nil
-			case <-changed:
+			case <-w.kick:
 			case <-time.After(time.Minute):
 			}
 		}
 	})
 	return g.Wait()
+}
+
+func (w *watch) changed() {
+	select {
+	case w.kick <- struct{}{}:
+	default:
+	}
+}
+
+// bar keeps this replica from standing for the VIP for a while.
+func (w *watch) bar(v vip.VIP, why string, pause time.Duration) {
+	name := v.Addr.String()
+	w.set(name, why)
+	w.log.Warn("another is let hold the VIP", "vip", name, "for", pause.String(), "because", why)
+	time.AfterFunc(pause, func() { w.set(name, "") })
+}
+
+func (w *watch) set(name, why string) {
+	w.mu.Lock()
+	w.unfit[name] = why
+	w.mu.Unlock()
+	w.changed()
 }
 
 func (w *watch) judge(name, barred string) standing {
@@ -137,5 +159,5 @@ func (w *watch) judge(name, barred string) standing {
 			return standing{vip: name, reason: iface + ": " + w.up[iface]}
 		}
 	}
-	return standing{vip: name, ok: true}
+	return standing{vip: name, ok: w.unfit[name] == "", reason: w.unfit[name]}
 }
