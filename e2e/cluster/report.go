@@ -11,18 +11,6 @@ import (
 	"github.com/sallyport/sallyport/e2e/lab"
 )
 
-// listings of a node's kernel, each to a file; counters and ages included.
-var listings = map[string]string{
-	"nft":         "nft -a list ruleset",
-	"iptables":    "iptables-nft-save -c; iptables-legacy-save -c 2>/dev/null",
-	"ipset":       "ipset list",
-	"rules":       "ip rule; ip -6 rule",
-	"routes":      "ip route show table all; ip -6 route show table all",
-	"links":       "ip -d -s link; ip addr; ip neigh",
-	"connections": "conntrack -L 2>&1",
-	"sockets":     "ss -tunap",
-}
-
 // objects that kubectl describes.
 var objects = map[string][]string{
 	"pods":    {"get", "pods", "-A", "-o", "wide"},
@@ -39,7 +27,7 @@ var objects = map[string][]string{
 func (c *Cluster) WriteReport(ctx context.Context, dir string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	var errs []error
+	errs := []error{c.Lab.WriteReport(dir)}
 	write := func(file, text string, err error) {
 		if err != nil {
 			text += fmt.Sprintf("\n%v\n", err)
@@ -48,10 +36,6 @@ func (c *Cluster) WriteReport(ctx context.Context, dir string) error {
 		errs = append(errs, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644))
 	}
 	for j := 1; j <= c.Lab.Options.Nodes; j++ {
-		for name, script := range listings {
-			out, err := c.Lab.Exec(lab.NodeName(j), "sh", "-c", script)
-			write(filepath.Join(lab.NodeName(j), name+".txt"), out, err)
-		}
 		logs, err := filepath.Glob(filepath.Join(c.nodeDir(j), "*.log"))
 		errs = append(errs, err, copyLogs(logs, filepath.Join(dir, lab.NodeName(j))))
 		errs = append(errs, os.CopyFS(filepath.Join(dir, lab.NodeName(j), "pods"), os.DirFS(filepath.Join(c.nodeDir(j), "var-log/pods"))))
@@ -64,12 +48,6 @@ func (c *Cluster) WriteReport(ctx context.Context, dir string) error {
 			write(filepath.Join(ControlPlane, name+".txt"), out, err)
 		}
 	}
-	refused, err := c.Lab.Partner.Refused()
-	text := fmt.Sprintf("seen: %v\nrefused:\n", c.Lab.Partner.Seen(""))
-	for _, r := range refused {
-		text += fmt.Sprintf("%+v\n", r)
-	}
-	write("partner.txt", text, err)
 	return errors.Join(errs...)
 }
 

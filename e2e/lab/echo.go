@@ -17,13 +17,19 @@ type Echo struct {
 
 // StartEcho starts a UDP echo client in a pod, towards the UDPPort of an address.
 func (l *Lab) StartEcho(pod string, to netip.Addr, every time.Duration) (*Echo, error) {
+	return l.StartEchoFrom(pod, 0, to, every)
+}
+
+// StartEchoFrom is StartEcho from a port of the caller's choice, which another pod may
+// use, too.
+func (l *Lab) StartEchoFrom(pod string, port int, to netip.Addr, every time.Duration) (*Echo, error) {
 	p, err := l.Pod(pod)
 	if err != nil {
 		return nil, err
 	}
 	e := &Echo{client: newClient()}
 	err = p.ns.Do(func() error {
-		e.conn, err = net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, UDPPort)))
+		e.conn, err = net.DialUDP("udp4", &net.UDPAddr{Port: port}, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, UDPPort)))
 		return err
 	})
 	if err != nil {

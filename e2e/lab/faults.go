@@ -79,6 +79,18 @@ func (l *Lab) CutOneWay(from, to int) error {
 	return l.onSwitch(elements("cut", l.pairs(from, to)...))
 }
 
+// Lose drops that share, in percent from 1 to 100, of what node j sends and of what is
+// sent to it, frame by frame at random.
+func (l *Lab) Lose(j, percent int) error {
+	script := ""
+	for _, port := range l.ports(j) {
+		for _, way := range []string{"iifname", "oifname"} {
+			script += fmt.Sprintf("add rule bridge lab loss %s %q numgen random mod 100 <= %d drop\n", way, port, percent-1)
+		}
+	}
+	return l.onSwitch(script)
+}
+
 // Partition divides the nodes: those in different groups do not reach each other,
 // on any network. A node in no group is alone. All still reach the router, so that
 // two holders would both be heard.
@@ -107,7 +119,7 @@ func (l *Lab) Isolate() error { return l.Partition() }
 // Heal ends every fault made at the switch. Programs and rebooted nodes stay as
 // they are.
 func (l *Lab) Heal() error {
-	errs := []error{l.onSwitch("flush set bridge lab cut\nflush set bridge lab mute\n")}
+	errs := []error{l.onSwitch("flush set bridge lab cut\nflush set bridge lab mute\nflush chain bridge lab loss\n")}
 	for j := 1; j <= l.Options.Nodes; j++ {
 		errs = append(errs, l.Restore(j))
 	}

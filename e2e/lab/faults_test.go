@@ -77,6 +77,7 @@ func TestFaultsDoWhatTheySay(t *testing.T) {
 			}{
 				{"nothing", func() error { return nil }, whole},
 				{"power cut", func() error { _, err := l.PowerCut(1); return err }, "no gossip 1>2, no gossip 2>1, 2>out"},
+				{"all lost", func() error { return l.Lose(1, 100) }, "no gossip 1>2, no gossip 2>1, 2>out"},
 				{"outside cut", func() error { return l.CutOutside(1) }, outsideCut},
 				{"outside cut silently", func() error { return l.CutOutsideSilently(1) }, outsideCut},
 				{"gossip cut", func() error { return l.CutGossip(1) }, noGossip},

@@ -57,6 +57,12 @@ type Program struct {
 
 // Start starts a program on node j. Further arguments come last on its command line.
 func (l *Lab) Start(role Role, j int, args ...string) (*Program, error) {
+	return l.start(role, j, nil, args)
+}
+
+// start has a program of the caller's make way for ours, which follows on its command
+// line; it keeps its process.
+func (l *Lab) start(role Role, j int, before, args []string) (*Program, error) {
 	key := programKey{role, j}
 	if l.Options.Binary == "" {
 		return nil, fmt.Errorf("start %s: the lab was given no binary", key)
@@ -74,7 +80,8 @@ func (l *Lab) Start(role Role, j int, args ...string) (*Program, error) {
 		return nil, fmt.Errorf("start %s: %w", key, err)
 	}
 	defer out.Close()
-	cmd := node.Command(l.Options.Binary, slices.Concat(l.arguments(key), args)...)
+	line := slices.Concat(before, []string{l.Options.Binary}, l.arguments(key), args)
+	cmd := node.Command(line[0], line[1:]...)
 	cmd.Stdout, cmd.Stderr, cmd.Env = out, out, append(os.Environ(), l.Options.Env...)
 	if err := l.spawn(cmd); err != nil {
 		return nil, fmt.Errorf("start %s: %w", key, err)
@@ -94,7 +101,7 @@ func (l *Lab) Start(role Role, j int, args ...string) (*Program, error) {
 func (l *Lab) arguments(key programKey) []string {
 	o := l.Options
 	args := []string{string(key.role), "--node-name", NodeName(key.node), "--node-ip", l.NodeIP(key.node).String(),
-		"--source", "dir:" + l.Manifests.Dir, "--state-dir", filepath.Join(l.stateDir(), key.String())}
+		"--source", "dir:" + l.Manifests.Dir, "--state-dir", l.StateDir(key.role, key.node)}
 	if o.Netfilter != "" {
 		args = append(args, "--netfilter", o.Netfilter)
 	}

@@ -129,8 +129,14 @@ func Await(timeout time.Duration, condition func() error) error {
 
 // AwaitContext is Await that also ends with its context.
 func AwaitContext(ctx context.Context, timeout time.Duration, condition func() error) error {
+	return AwaitEvery(ctx, 5*time.Millisecond, timeout, condition)
+}
+
+// AwaitEvery is AwaitContext for a condition that costs too much to be looked at all
+// the time.
+func AwaitEvery(ctx context.Context, every, timeout time.Duration, condition func() error) error {
 	deadline := time.Now().Add(timeout)
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		err := condition()

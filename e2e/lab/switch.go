@@ -21,8 +21,11 @@ const switchTable = `table bridge lab {
 	set mute {
 		type ifname
 	}
+	chain loss {
+	}
 	chain forward {
 		type filter hook forward priority 0
+		jump loss
 		iifname . oifname @cut drop
 		iifname @mute goto gossip
 		oifname @mute goto gossip
