@@ -17,7 +17,7 @@ SCENARIOS ?= .
 # RACE=1 runs the tests with the race detector (needs gcc).
 TESTFLAGS := $(if $(RACE),-race)
 
-.PHONY: help build test e2e helm cluster demo lab bench lint vet fuzz vuln docs generate check-generated deps deps-e2e root clean
+.PHONY: help build test e2e helm cluster demo lab chaos bench lint vet fuzz vuln docs generate check-generated deps deps-e2e root clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ demo: root deps build ## Show a failover with real packets (KEEP=1 leaves the la
 
 lab: root deps build ## Leave a lab running to play with, until Ctrl-C
 	$(BIN)/lab up
+
+chaos: root deps build ## Break a lab at random and watch what holds (DURATION=5m SEED= TIMING=default)
+	$(BIN)/chaos $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION)) $(if $(TIMING),--timing $(TIMING))
 
 bench: root deps build ## Measure and write docs/benchmarks.md (takes long)
 	@command -v keepalived >/dev/null 2>&1 || { command -v apt-get >/dev/null 2>&1 && \

@@ -23,19 +23,18 @@ func (l *Lab) StartOnFullDisk(role Role, j int) (*Program, error) {
 	return l.start(role, j, []string{"sh", "-c", onAFullDisk, l.StateDir(role, j)}, nil)
 }
 
-// SpoilState overwrites every file in the state directory of a program on node j with
-// something else, and gives how many there were.
-func (l *Lab) SpoilState(role Role, j int, with string) (int, error) {
-	files, err := filepath.Glob(filepath.Join(l.StateDir(role, j), "*"))
+// SpoilState puts a text in the place of the view that a program on node j has saved, or is
+// about to.
+func (l *Lab) SpoilState(role Role, j int, with string) error {
+	dir := l.StateDir(role, j)
+	err := os.MkdirAll(dir, 0o755)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, string(role)+"-view.json"), []byte(with), 0o600)
+	}
 	if err != nil {
-		return 0, fmt.Errorf("spoil the state of %s: %w", programKey{role, j}, err)
+		return fmt.Errorf("spoil the state of %s: %w", programKey{role, j}, err)
 	}
-	for _, f := range files {
-		if err := os.WriteFile(f, []byte(with), 0o600); err != nil {
-			return 0, fmt.Errorf("spoil the state of %s: %w", programKey{role, j}, err)
-		}
-	}
-	return len(files), nil
+	return nil
 }
 
 // FindOurs lists what programs of ours have left on a host, by its names: our tables,
