@@ -114,18 +114,17 @@ func isManifest(name string) bool {
 
 // locate says in which file and line the objects of problems are.
 func (s *store) locate(found []gateway.Problem) {
-	owners := make(map[string]key, len(s.owners))
-	for k := range s.owners {
-		owners[k.String()] = k
+	owners := map[string]owner{}
+	for k, o := range s.owners() {
+		owners[k.String()] = o
 	}
 	parsed := map[string][]document{}
 	for i := range found {
 		p := &found[i]
-		k, ok := owners[p.Object]
+		o, ok := owners[p.Object]
 		if p.File != "" || !ok {
 			continue
 		}
-		o := s.owners[k]
 		p.File, p.Line = o.file, o.line
 		if o.line == 0 {
 			continue

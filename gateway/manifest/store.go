@@ -3,15 +3,23 @@ package manifest
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/sallyport/sallyport/gateway"
 )
 
 // store holds what every file says, and last said while it was sound.
 type store struct {
-	files  map[string]contents
-	sorted []string // paths; nil when it has to be made again
-	owners map[key]owner
+	files  map[string]*file
+	sorted []*file     // by path
+	times  map[key]int // how many objects have the key
+	double int         // keys that more than one has
+}
+
+// file is what one file says.
+type file struct {
+	path string
+	contents
 }
 
 // owner is where an object was read.
@@ -22,15 +30,19 @@ type owner struct {
 }
 
 func newStore() *store {
-	return &store{files: map[string]contents{}, owners: map[key]owner{}}
+	return &store{files: map[string]*file{}, times: map[key]int{}}
 }
 
 // put takes what a file says now.
 func (s *store) put(path string, c contents) {
-	before, existed := s.files[path]
+	f, existed := s.files[path]
 	if !existed {
-		s.sorted = nil
+		f = &file{path: path}
+		s.files[path] = f
+		at, _ := s.find(path)
+		s.sorted = slices.Insert(s.sorted, at, f)
 	}
+	before := f.contents
 	if c.blank && len(before.objects) > 0 {
 		c.refused = []key{{}}
 		c.problems = append(c.problems, gateway.Problem{
@@ -41,15 +53,41 @@ func (s *store) put(path string, c contents) {
 	if len(c.refused) > 0 {
 		c.objects = append(c.objects, kept(before.objects, c)...)
 	}
-	s.files[path] = c
+	s.count(before.objects, -1)
+	s.count(c.objects, 1)
+	f.contents = c
+}
+
+func (s *store) find(path string) (at int, found bool) {
+	return slices.BinarySearchFunc(s.sorted, path, func(f *file, path string) int { return strings.Compare(f.path, path) })
+}
+
+// count objects that come or go.
+func (s *store) count(objects []object, by int) {
+	for _, o := range objects {
+		before := s.times[o.key]
+		now := before + by
+		if s.times[o.key] = now; now == 0 {
+			delete(s.times, o.key)
+		}
+		switch {
+		case before == 1 && now == 2:
+			s.double++
+		case before == 2 && now == 1:
+			s.double--
+		}
+	}
 }
 
 // unreadable notes that a file cannot be read and keeps what it said.
 func (s *store) unreadable(path string, err error) {
-	c := s.files[path]
+	known := 0
+	if f := s.files[path]; f != nil {
+		known = len(f.objects)
+	}
 	s.put(path, contents{refused: []key{{}}, objects: nil, problems: []gateway.Problem{{
 		Object: path, File: path, Reason: gateway.Unreadable,
-		Message: fmt.Sprintf("%v: make it readable, or delete it; what was read from it before (%d objects) stays in force", err, len(c.objects)),
+		Message: fmt.Sprintf("%v: make it readable, or delete it; what was read from it before (%d objects) stays in force", err, known),
 	}}})
 }
 
@@ -80,38 +118,39 @@ func mayBe(refused, known key) bool {
 }
 
 func (s *store) remove(path string) {
+	f, existed := s.files[path]
+	if !existed {
+		return
+	}
+	s.count(f.objects, -1)
 	delete(s.files, path)
-	s.sorted = nil
+	at, _ := s.find(path)
+	s.sorted = slices.Delete(s.sorted, at, at+1)
 }
 
 // snapshot is what all files say together. Where two have the same object, the
 // first path wins.
 func (s *store) snapshot() gateway.Snapshot {
-	if s.sorted == nil {
-		for path := range s.files {
-			s.sorted = append(s.sorted, path)
-		}
-		slices.Sort(s.sorted)
-	}
-	clear(s.owners)
 	var snap gateway.Snapshot
 	pods := 0
-	for _, c := range s.files {
-		pods += len(c.objects)
+	for _, f := range s.sorted {
+		pods += len(f.objects)
 	}
 	snap.Pods = make([]gateway.Pod, 0, pods)
-	for _, path := range s.sorted {
-		c := s.files[path]
-		snap.Problems = append(snap.Problems, c.problems...)
-		for _, o := range c.objects {
-			if first, taken := s.owners[o.key]; taken {
-				snap.Problems = append(snap.Problems, gateway.Problem{
-					Object: o.key.String(), File: path, Line: o.line, Reason: gateway.Duplicate,
-					Message: fmt.Sprintf("is also in %s, which is used: remove one of the two, or give it a name of its own", at(first)),
-				})
-				continue
+	owners := map[key]owner{} // of what is there more than once
+	for _, f := range s.sorted {
+		snap.Problems = append(snap.Problems, f.problems...)
+		for _, o := range f.objects {
+			if s.double > 0 && s.times[o.key] > 1 {
+				if first, taken := owners[o.key]; taken {
+					snap.Problems = append(snap.Problems, gateway.Problem{
+						Object: o.key.String(), File: f.path, Line: o.line, Reason: gateway.Duplicate,
+						Message: fmt.Sprintf("is also in %s, which is used: remove one of the two, or give it a name of its own", at(first)),
+					})
+					continue
+				}
+				owners[o.key] = owner{f.path, o.line, o.path}
 			}
-			s.owners[o.key] = owner{path, o.line, o.path}
 			switch v := o.value.(type) {
 			case *gateway.Route:
 				snap.Routes = append(snap.Routes, *v)
@@ -126,6 +165,19 @@ func (s *store) snapshot() gateway.Snapshot {
 	}
 	snap.Problems = gateway.SortProblems(snap.Problems)
 	return snap
+}
+
+// owners are where each object that is used was read.
+func (s *store) owners() map[key]owner {
+	owners := make(map[key]owner, len(s.times))
+	for _, f := range s.sorted {
+		for _, o := range f.objects {
+			if _, taken := owners[o.key]; !taken {
+				owners[o.key] = owner{f.path, o.line, o.path}
+			}
+		}
+	}
+	return owners
 }
 
 func at(o owner) string {
