@@ -62,6 +62,8 @@ func (c *contest) onAnswer(now time.Duration, from string, e Entry) {
 		c.granted[from] = true
 		c.acked[from] = max(c.acked[from], e.Sent)
 		c.settle(now)
+	case e.Kind == Accept && c.stage == holding && e.Term == c.held:
+		c.taken[from] = max(c.taken[from], e.Sent)
 	case e.Kind == Ack && c.stage == holding && e.Term == c.held:
 		c.acked[from] = max(c.acked[from], e.Sent)
 		c.renew(now, now-e.Sent)

@@ -59,7 +59,7 @@ func (w *world) upset() {
 	}
 	vip := w.vips[w.rand.IntN(len(w.vips))]
 	id := n.cfg.ID
-	what := w.rand.IntN(12)
+	what := w.rand.IntN(14)
 	if w.loyal && (what < 2 || what == 10) {
 		what = 5
 	}
@@ -96,6 +96,8 @@ func (w *world) upset() {
 		w.after(w.upTo(lease), func() { n.kill(false); n.start() })
 	case 11:
 		n.slew()
+	case 12, 13:
+		w.handOver(vip)
 	}
 }
 

@@ -55,12 +55,15 @@ type contest struct {
 	held  uint64 // the term held in
 	until time.Duration
 	acked map[string]time.Duration // voter → stamp of the latest request it promised on
+	taken map[string]time.Duration // voter → stamp of the latest offer it took
 	rtt   time.Duration
 	beats bool // a heartbeat is due before the next common one
+
+	bequest bequest // what this member has handed over
 }
 
 func newContest(m *Machine, vip string) *contest {
-	return &contest{m: m, vip: vip, granted: map[string]bool{}, acked: map[string]time.Duration{}, at: m.voteFrom}
+	return &contest{m: m, vip: vip, granted: map[string]bool{}, acked: map[string]time.Duration{}, taken: map[string]time.Duration{}, at: m.voteFrom}
 }
 
 func (c *contest) step(now time.Duration, msg Message, e Entry) {
@@ -68,7 +71,9 @@ func (c *contest) step(now time.Duration, msg Message, e Entry) {
 	case Heartbeat:
 		c.onHeartbeat(now, msg, e)
 	case Release:
-		c.onRelease(now, tenure{msg.From, msg.Incarnation, e.Term})
+		c.onRelease(now, tenure{msg.From, msg.Incarnation, e.Term}, e.Heir)
+	case Offer:
+		c.onOffer(msg, e)
 	case Canvass, Vote:
 		if c.m.why != "" {
 			if wait := c.m.voteFrom - now; wait > 0 {
@@ -94,6 +99,7 @@ func (c *contest) run(now time.Duration) {
 	if c.holder.id != "" && c.stage != holding && now >= c.holderUntil {
 		c.setHolder(now, tenure{term: c.term}, "no heartbeat for a lease")
 	}
+	c.remind(now)
 	if now < c.at || c.stage == holding || c.barred != "" || c.m.why != "" {
 		return
 	}
@@ -122,6 +128,9 @@ func (c *contest) next() time.Duration {
 	}
 	if c.holder.id != "" {
 		next = min(next, c.holderUntil)
+	}
+	if c.bequest.heir != "" {
+		next = min(next, c.bequest.at)
 	}
 	return next
 }

@@ -141,7 +141,7 @@ func (m *Machine) Status() []Status {
 		s := Status{VIP: c.vip, Holder: c.holder.id, Term: c.term, Since: c.since, Voters: voters, Quorum: m.rules.quorum}
 		switch {
 		case c.stage == holding:
-			s.Role, s.Term, s.Until, s.RTT = Holder, c.held, c.until, c.rtt
+			s.Role, s.Term, s.Until, s.RTT, s.Willing = Holder, c.held, c.until, c.rtt, c.willingNow()
 		case m.why != "":
 			s.Role, s.Why = Abstaining, m.why
 		case c.barred != "":

@@ -67,9 +67,10 @@ func anyMessage(t *rapid.T) Message {
 	}
 	for range rapid.IntRange(0, 3).Draw(t, "entries") {
 		msg.Entries = append(msg.Entries, Entry{
-			Kind: Kind(rapid.Uint8Max(10).Draw(t, "kind")), VIP: rapid.SampledFrom([]string{vip, "192.0.2.11"}).Draw(t, "vip"),
+			Kind: Kind(rapid.Uint8Max(12).Draw(t, "kind")), VIP: rapid.SampledFrom([]string{vip, "192.0.2.11"}).Draw(t, "vip"),
 			Term: rapid.OneOf(rapid.Uint64Max(5), rapid.Just[uint64](1<<64-1), rapid.Just[uint64](MaxTerm)).Draw(t, "term"),
 			Sent: time.Duration(rapid.Int64Range(-1e6, 1e9).Draw(t, "sent")), Wait: time.Duration(rapid.Int64().Draw(t, "wait")), For: rapid.Uint64Range(0, 2).Draw(t, "for"),
+			Heir: rapid.SampledFrom([]string{"", "n1", "n2"}).Draw(t, "heir"),
 		})
 	}
 	return msg
@@ -96,6 +97,12 @@ func TestMachineUnderAnyInput(t *testing.T) {
 				act = func(m *Machine) Ready { return m.Resign(now, vip, "asked to") }
 			case 3, 4:
 				act = func(m *Machine) Ready { return m.Tick(now) }
+			case 5:
+				act = func(m *Machine) Ready {
+					r := m.Offer(now, vip)
+					over, _ := m.HandOver(now, vip, "n2")
+					return Ready{append(r.Leases, over.Leases...), append(r.Send, over.Send...), append(r.Transitions, over.Transitions...)}
+				}
 			default:
 				msg := anyMessage(t)
 				act = func(m *Machine) Ready { return m.Step(now, msg) }

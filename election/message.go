@@ -39,12 +39,14 @@ type Entry struct {
 	Wait time.Duration `cbor:"5,keyasint,omitempty"`
 	// For, in an answer, is the incarnation that asked.
 	For uint64 `cbor:"6,keyasint,omitempty"`
+	// Heir, in a release, is who is to hold next; "": whoever wins.
+	Heir string `cbor:"7,keyasint,omitempty"`
 }
 
 // Kind of an Entry.
 type Kind uint8
 
-// Kinds. The first four go to all, the others answer.
+// Kinds. The first four and an Offer go to all, the others answer.
 const (
 	Canvass   Kind = iota + 1 // pre-vote: would you vote for me in Term? Binds nobody
 	Vote                      // vote for me in Term
@@ -54,13 +56,15 @@ const (
 	Grant                     // I vote for you and promise you a lease
 	Ack                       // I promise you another lease
 	Refuse                    // no; Term is the highest I know, Wait how long I am bound
+	Offer                     // I hold in Term: would you in my place? Binds nobody
+	Accept                    // I would
 )
 
 var kinds = [...]string{Canvass: "canvass", Vote: "vote", Heartbeat: "heartbeat", Release: "release",
-	Favour: "favour", Grant: "grant", Ack: "ack", Refuse: "refuse"}
+	Favour: "favour", Grant: "grant", Ack: "ack", Refuse: "refuse", Offer: "offer", Accept: "accept"}
 
 // Known is false for kinds that no version defines.
-func (k Kind) Known() bool { return k >= Canvass && k <= Refuse }
+func (k Kind) Known() bool { return k >= Canvass && k <= Accept }
 
 func (k Kind) String() string {
 	if !k.Known() {

@@ -62,4 +62,6 @@ type Status struct {
 	Until time.Duration `json:"until,omitempty"`
 	// RTT of the heartbeat that last renewed the lease, zero unless it holds.
 	RTT time.Duration `json:"rtt,omitempty"`
+	// Willing are the voters that took a recent Offer, sorted, none unless it holds.
+	Willing []string `json:"willing,omitempty"`
 }

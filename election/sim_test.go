@@ -27,6 +27,7 @@ type world struct {
 	broken  string             // the violation, if any
 	gains   int
 	loyal   bool // no process ends, so that none forgets
+	deaf    bool // a caller does not let go when it is told to: what the simulation has to find
 	claimed func(vip string, n *node)
 	did     func(n *node, r Ready)
 }
@@ -221,7 +222,9 @@ func (n *node) carryOut(r Ready) {
 	for _, l := range r.Leases {
 		if l.Until == 0 {
 			w.logf("%s: lets go of %s (term %d)", n.cfg.ID, l.VIP, l.Term)
-			delete(n.fence, l.VIP)
+			if !w.deaf {
+				delete(n.fence, l.VIP)
+			}
 			continue
 		}
 		if l.Until > n.clock() {

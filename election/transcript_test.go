@@ -133,6 +133,18 @@ func (s *story) act(t *testing.T, d *datadriven.TestData, n *node) {
 		n.do(func(m *Machine, now time.Duration) Ready { return m.Resign(now, vip, reason) })
 	case "leave":
 		n.do(func(m *Machine, now time.Duration) Ready { return m.ResignAll(now, reason) })
+	case "handover":
+		to := ""
+		d.ScanArgs(t, "to", &to)
+		n.do(func(m *Machine, now time.Duration) Ready { return m.Offer(now, vip) })
+		s.w.run(2 * time.Millisecond)
+		n.do(func(m *Machine, now time.Duration) Ready {
+			r, err := m.HandOver(now, vip, to)
+			if err != nil {
+				s.tell("%s: %v", n.cfg.ID, err)
+			}
+			return r
+		})
 	case "ineligible":
 		n.do(func(m *Machine, now time.Duration) Ready { return m.SetEligible(now, vip, false, reason) })
 	case "eligible":

@@ -70,7 +70,7 @@ func (c *contest) onHeartbeat(now time.Duration, msg Message, e Entry) {
 }
 
 // onRelease ends the promise to exactly the one that let go.
-func (c *contest) onRelease(now time.Duration, by tenure) {
+func (c *contest) onRelease(now time.Duration, by tenure, heir string) {
 	if c.outlived(by) {
 		return
 	}
@@ -82,6 +82,9 @@ func (c *contest) onRelease(now time.Duration, by tenure) {
 	if c.holder.by(by.id, by.incarnation) && c.holder.term <= by.term {
 		c.setHolder(now, tenure{term: c.term}, "it gave up")
 		c.at = now + c.stagger()
+	}
+	if heir != "" {
+		c.inherit(now, by, heir)
 	}
 }
 

@@ -77,7 +77,7 @@ func check(msg election.Message) error {
 		}
 	}
 	for i, e := range msg.Entries {
-		if !e.Kind.Known() || !isName(e.VIP) || e.Term > election.MaxTerm || e.Sent < 0 || e.Wait < 0 {
+		if !e.Kind.Known() || !isName(e.VIP) || e.Term > election.MaxTerm || e.Sent < 0 || e.Wait < 0 || len(e.Heir) > election.MaxName {
 			return fmt.Errorf("entry %d is %+v", i, e)
 		}
 	}

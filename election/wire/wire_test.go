@@ -88,7 +88,8 @@ func TestDecodeRefuses(t *testing.T) {
 		"many voters":    {change(func(m *election.Message) { m.Voters = make([]string, 40) }), "40 voters"},
 		"nameless voter": {change(func(m *election.Message) { m.Voters[0] = "" }), "voter's name"},
 		"many entries":   {change(func(m *election.Message) { m.Entries = make([]election.Entry, 25) }), "25 entries"},
-		"unknown kind":   {change(func(m *election.Message) { m.Entries[1].Kind = 9 }), "entry 1"},
+		"unknown kind":   {change(func(m *election.Message) { m.Entries[1].Kind = 11 }), "entry 1"},
+		"long heir":      {change(func(m *election.Message) { m.Entries[0].Heir = strings.Repeat("n", 256) }), "entry 0"},
 		"far term":       {change(func(m *election.Message) { m.Entries[0].Term = election.MaxTerm + 1 }), "entry 0"},
 		"negative wait":  {change(func(m *election.Message) { m.Entries[1].Wait = -1 }), "entry 1"},
 	} {
