@@ -17,7 +17,9 @@ rules:
 - {level: Metadata, userGroups: ["system:serviceaccounts"]}
 `
 
-// arguments of the API server. Pods leave a dead node after 10 seconds instead of 300.
+// arguments of the API server. Pods leave a node that is not ready after 300 seconds, as
+// everywhere: when an API server comes back, the controllers first take all nodes for dead,
+// and a kubelet may need half a minute to say that it is not.
 func (a *APIServer) arguments(etcd string) []string {
 	pki := a.ca.file
 	return []string{
@@ -34,7 +36,6 @@ func (a *APIServer) arguments(etcd string) []string {
 		"--service-account-key-file", pki("sa.pub"), "--service-account-signing-key-file", pki("sa.key"),
 		"--service-account-issuer", "https://kubernetes.default.svc",
 		"--authorization-mode", "Node,RBAC", "--enable-admission-plugins", "NodeRestriction",
-		"--default-not-ready-toleration-seconds", "10", "--default-unreachable-toleration-seconds", "10",
 		"--shutdown-delay-duration", "0s",
 		"--audit-policy-file", a.Dir + "/audit.yaml", "--audit-log-path", a.AuditLog, "--audit-log-maxsize", "0",
 	}

@@ -18,7 +18,8 @@ var nodeScript string
 var podCIDRs = netip.MustParsePrefix("10.244.0.0/16")
 
 // The kubelet judges a node by the machine's whole disk, which is not the node's; the
-// lease is short, so that a dead node is seen within seconds.
+// lease is short, so that a dead node is seen within seconds. It reports often: one that is
+// taken for dead when the API server comes back knows nothing of it until its watches are back.
 const kubeletConfig = `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 failCgroupV1: false
@@ -39,7 +40,7 @@ evictionHard: {memory.available: 100Mi, nodefs.available: 1%%, imagefs.available
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 nodeStatusUpdateFrequency: 3s
-nodeStatusReportFrequency: 1m
+nodeStatusReportFrequency: 10s
 nodeLeaseDurationSeconds: 8
 syncFrequency: 10s
 maxPods: 110
