@@ -5,7 +5,7 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 ARG VERSION=devel
-RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.release=${VERSION}" -o /sallyport ./cmd/sallyport
+RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.release=${VERSION}" -o / ./cmd/...
 
 # Both iptables variants, ipset and nft, as the host may need either. Sallyport
 # starts them directly; no shell is needed at run time.
@@ -13,5 +13,5 @@ FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends iptables ipset nftables \
     && rm -rf /var/lib/apt/lists/*
-COPY --from=build /sallyport /usr/local/bin/sallyport
+COPY --from=build /sallyport /sallyport-cni /usr/local/bin/
 ENTRYPOINT ["/usr/local/bin/sallyport"]

@@ -92,7 +92,7 @@ func TestThePodsSayWhatTheProgramsUnderstand(t *testing.T) {
 
 func TestTheValuesDefaultsAreThePrograms(t *testing.T) {
 	// They differ: the source, who joins whom, and what has no default.
-	chosen := []string{"--source", "--join", "--members", "--gossip-key-file", "--vip"}
+	chosen := []string{"--source", "--join", "--members", "--gossip-key-file", "--vip", "--cni-conf-dir", "--cni-bin-dir"}
 	objects := render(t)
 	for name, kind := range map[string]string{"egress-sallyport-gateway": "StatefulSet", "egress-sallyport-agent": "DaemonSet"} {
 		command, args := arguments(t, containers(t, find(t, objects, kind, name))[0])

@@ -12,6 +12,7 @@ import (
 func agentCommand() *cobra.Command {
 	var c common
 	var podRanges []string
+	var first firstPackets
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Steer the traffic of this node's selected pods to the VIPs",
@@ -28,7 +29,8 @@ Needs root or NET_ADMIN and NET_RAW. When it stops its rules stay; "sallyport cl
 			}
 			r, err := c.resolve("agent", c.nodeName, log)
 			ranges, rangesErr := prefixes("--pod-cidr", podRanges)
-			if err := errors.Join(err, rangesErr); err != nil {
+			waiting, waitingErr := first.config()
+			if err := errors.Join(err, rangesErr, waitingErr); err != nil {
 				return err
 			}
 			var teller node.Teller
@@ -38,7 +40,7 @@ Needs root or NET_ADMIN and NET_RAW. When it stops its rules stay; "sallyport cl
 			agent, err := node.New(cmd.Context(), node.Config{
 				Version: version(), NodeName: c.nodeName, NodeIP: r.nodeIP, VIPs: r.vips, Tunnel: r.tunnel,
 				Internal: r.internal, PodRanges: ranges, Netfilter: c.netfilter, HTTP: c.http, StateDir: c.stateDir,
-				Teller: teller,
+				Teller: teller, Gate: waiting,
 			}, r.source, log)
 			if err != nil {
 				return err
@@ -48,6 +50,8 @@ Needs root or NET_ADMIN and NET_RAW. When it stops its rules stay; "sallyport cl
 	}
 	c.register(cmd.Flags(), "127.0.0.1:9872",
 		"VIP with an inside address, as the gateways have it: ADDR,via=INSIDE (repeatable; others need no flag)")
+	first.register(cmd.Flags())
+	cmd.Flags().BoolVar(&first.gate, "cni-gate", true, "after a boot no pod starts before the node's rules are in place; false removes what an earlier agent installed for that. Needs --cni-conf-dir")
 	cmd.Flags().StringSliceVar(&podRanges, "pod-cidr", nil,
 		"ranges that this node's pods send from, separated by commas; default: the podCIDRs of its Node object")
 	return cmd

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport/sallyport/gateway/lastview"
+	"github.com/sallyport/sallyport/gateway/node/gate"
 	"github.com/sallyport/sallyport/netfilter/iptables"
 	"github.com/sallyport/sallyport/netfilter/nft"
 	"github.com/sallyport/sallyport/tunnel/vxlan"
@@ -18,6 +19,7 @@ import (
 func cleanupCommand() *cobra.Command {
 	var stateDir string
 	var stay bool
+	var first firstPackets
 	cmd := &cobra.Command{
 		Use:   "cleanup",
 		Short: "Remove everything of Sallyport's from this host, whatever version made it",
@@ -39,6 +41,12 @@ would put them back. From then on selected pods leave as all others do.`,
 				}
 				fmt.Fprintln(cmd.OutOrStdout(), "removed", what)
 			}
+			installed, err := first.config()
+			if err != nil {
+				return err
+			}
+			// No pod is to wait for rules that nobody makes any more.
+			step("CNI plugin", gate.Remove(installed.ConfDir, installed.BinDir, installed.RunDir))
 			// The VIPs first: a fence taken away while they are here would let them answer.
 			step("VIPs and fence", cleanVIPs())
 			step("nftables rules", cleanNFT(ctx, log))
@@ -53,6 +61,7 @@ would put them back. From then on selected pods leave as all others do.`,
 		},
 	}
 	cmd.Flags().StringVar(&stateDir, "state-dir", "/var/lib/sallyport", "folder that gateway and agent have saved views in")
+	first.register(cmd.Flags())
 	cmd.Flags().BoolVar(&stay, "stay", false, "stay after success until SIGTERM, as the pod of a DaemonSet has to")
 	return cmd
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/json"
 	"fmt"
+	"path"
 	"regexp"
 	"strings"
 )
@@ -11,14 +12,14 @@ import (
 type recipe struct {
 	suite      string   // of Debian
 	packages   []string // installed without what they only recommend
-	program    string   // where the program is put
+	programs   []string // where our programs are put
 	entrypoint []string
 }
 
 var (
 	fromForm       = regexp.MustCompile(`(?m)^FROM debian:([a-z]+)-slim$`)
 	installForm    = regexp.MustCompile(`apt-get install -y --no-install-recommends ([a-z0-9.+ -]+?) *(?:\\?\n|&&)`)
-	copyForm       = regexp.MustCompile(`(?m)^COPY --from=build \S+ (\S+)$`)
+	copyForm       = regexp.MustCompile(`(?m)^COPY --from=build ((?:/[a-z-]+ )+/[a-z/]+/)$`)
 	entrypointForm = regexp.MustCompile(`(?m)^ENTRYPOINT (\[.*\])$`)
 )
 
@@ -41,7 +42,12 @@ func readDockerfile(text string) (recipe, error) {
 			return recipe{}, fmt.Errorf("the Dockerfile says %q, which the tests' image would lack: change readDockerfile with it", line)
 		}
 	}
-	r := recipe{suite: found[0], packages: strings.Fields(found[1]), program: found[2]}
+	r := recipe{suite: found[0], packages: strings.Fields(found[1])}
+	copied := strings.Fields(found[2])
+	into := copied[len(copied)-1]
+	for _, program := range copied[:len(copied)-1] {
+		r.programs = append(r.programs, path.Join(into, program))
+	}
 	if err := json.Unmarshal([]byte(found[3]), &r.entrypoint); err != nil {
 		return recipe{}, fmt.Errorf("read the Dockerfile's entry point: %w", err)
 	}

@@ -21,13 +21,14 @@ func TestTheDockerfileIsUnderstood(t *testing.T) {
 			t.Errorf("packages %q, want %s among them", got.packages, p)
 		}
 	}
-	if got.suite == "" || !reflect.DeepEqual(got.entrypoint, []string{got.program}) {
+	if got.suite == "" || len(got.programs) != 2 || got.programs[1] != "/usr/local/bin/sallyport-cni" || !reflect.DeepEqual(got.entrypoint, got.programs[:1]) {
 		t.Errorf("%+v", got)
 	}
 	for what, change := range map[string][2]string{
 		"another base":  {"FROM debian:", "FROM alpine:"},
 		"a further run": {"COPY --from", "RUN apt-get install -y --no-install-recommends curl \\\n\nCOPY --from"},
 		"a user":        {"ENTRYPOINT", "USER 65532\nENTRYPOINT"},
+		"a further file": {"COPY --from", "COPY --from=build /x /y/\nCOPY --from"},
 		"no entrypoint": {"ENTRYPOINT", "#"},
 	} {
 		if r, err := readDockerfile(strings.Replace(string(text), change[0], change[1], 1)); err == nil {

@@ -38,6 +38,7 @@ own() { mkdir -p "$dir/$1" "$2"; mount --bind "$dir/$1" "$2"; }
 own var-lib /var/lib
 own var-log /var/log
 own etc-cni /etc/cni
+own opt-cni /opt/cni
 own etc-containerd /etc/containerd
 mkdir -p /var/lib/kubelet /var/lib/containerd /var/lib/cni /var/log/pods /var/log/containers
 mount --make-rshared /

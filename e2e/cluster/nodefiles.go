@@ -2,6 +2,7 @@ package cluster
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -70,7 +71,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
   restrict_oom_score_adj = true
   disable_apparmor = true
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = %q
+    bin_dir = "/opt/cni/bin"
     conf_dir = "/etc/cni/net.d"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
@@ -88,7 +89,7 @@ func (c *Cluster) nodeFiles(j int) error {
 	name, dir := lab.NodeName(j), c.nodeDir(j)
 	kubeconfig, proxy := filepath.Join(dir, "kubelet.kubeconfig"), filepath.Join(dir, "proxy.kubeconfig")
 	files := map[string]string{
-		"etc-containerd/config.toml":        fmt.Sprintf(containerdConfig, PodImage, c.plugins),
+		"etc-containerd/config.toml":        fmt.Sprintf(containerdConfig, PodImage),
 		"etc-cni/net.d/10-cluster.conflist": c.Options.CNI.Config(j),
 		"kubelet.yaml":                      fmt.Sprintf(kubeletConfig, "/"+c.cgroup(j), c.API.CAFile),
 		"proxy.yaml":                        fmt.Sprintf(proxyConfig, proxy, c.Options.ProxyMode, podCIDRs, name),
@@ -114,10 +115,24 @@ func (c *Cluster) nodeFiles(j int) error {
 			return fmt.Errorf("write the files of %s: %w", name, err)
 		}
 	}
+	if err := c.nodePlugins(dir); err != nil {
+		return fmt.Errorf("give %s the plugins of the CNI: %w", name, err)
+	}
 	if err := c.kubelets[j-1].kubeconfig(kubeconfig, c.API.URL, c.API.CAFile); err != nil {
 		return err
 	}
 	return c.proxy.kubeconfig(proxy, c.API.URL, c.API.CAFile)
+}
+
+// nodePlugins puts the CNI's plugins into a folder of the node's own.
+func (c *Cluster) nodePlugins(dir string) error {
+	bin := filepath.Join(dir, "opt-cni", "bin")
+	entries, err := os.ReadDir(c.plugins)
+	errs := []error{err, os.MkdirAll(bin, 0o755)}
+	for _, e := range entries {
+		errs = append(errs, os.Symlink(filepath.Join(c.plugins, e.Name()), filepath.Join(bin, e.Name())))
+	}
+	return errors.Join(errs...)
 }
 
 func lines(words ...string) string { return strings.Join(words, "\n") + "\n" }

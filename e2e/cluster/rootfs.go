@@ -16,7 +16,7 @@ var unshipped = []string{"./dev/*", "./proc/*", "./sys/*", "./var/cache/apt/*", 
 	"./usr/share/doc/*", "./usr/share/man/*", "./usr/share/info/*", "./usr/share/locale/*"}
 
 // SallyportImage writes the image under test into the folder: what the Dockerfile
-// makes, around the program given, or built if "" is.
+// makes, with the sallyport that is given, or that is built if "" is.
 func SallyportImage(ctx context.Context, dir, binary string, progress io.Writer) (string, error) {
 	file, err := sourceDir("..", "..", "Dockerfile")
 	if err != nil {
@@ -34,18 +34,23 @@ func SallyportImage(ctx context.Context, dir, binary string, progress io.Writer)
 	if err != nil {
 		return "", err
 	}
-	if binary == "" {
-		binary = filepath.Join(dir, "sallyport")
-		if err := goBuild(ctx, modulePath+"/cmd/sallyport", binary); err != nil {
+	layers := []layer{base}
+	for _, program := range r.programs {
+		name, file := filepath.Base(program), binary
+		if name != "sallyport" || binary == "" {
+			file = filepath.Join(dir, name)
+			if err := goBuild(ctx, modulePath+"/cmd/"+name, file); err != nil {
+				return "", err
+			}
+		}
+		l, err := binaryLayer(file, program)
+		if err != nil {
 			return "", err
 		}
-	}
-	program, err := binaryLayer(binary, r.program)
-	if err != nil {
-		return "", err
+		layers = append(layers, l)
 	}
 	image := filepath.Join(dir, "sallyport.tar")
-	return image, writeImage(image, Repository+":"+Tag, command{entrypoint: r.entrypoint}, base, program)
+	return image, writeImage(image, Repository+":"+Tag, command{entrypoint: r.entrypoint}, layers...)
 }
 
 // baseLayer installs the packages on a fresh Debian, once for each list of them.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sallyport/sallyport/gateway"
 	"github.com/sallyport/sallyport/gateway/host"
+	"github.com/sallyport/sallyport/gateway/node/gate"
 	"github.com/sallyport/sallyport/gateway/node/wiring"
 	"github.com/sallyport/sallyport/gateway/reconcile"
 	"github.com/sallyport/sallyport/gateway/report"
@@ -44,6 +45,7 @@ type Config struct {
 	HTTP      string // address of the HTTP endpoint
 	StateDir  string
 	Teller    Teller // nil: nobody is told
+	Gate      gate.Config
 }
 
 // Teller tells people what happens to their pods, whether it succeeds or not.
@@ -69,6 +71,7 @@ type Agent struct {
 	host   *layer2.Host
 	fence  *layer2.Fence // of a gateway on this host, only read
 	reaper *layer2.Reaper
+	gate   *gate.Gate
 
 	mu       sync.Mutex
 	plan     gateway.Plan
@@ -102,6 +105,7 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 		return nil, err
 	}
 	a.reaper = layer2.NewReaper(a.host, a.fence, a.moving, log)
+	a.gate = gate.New(cfg.Gate, log)
 	return a, nil
 }
 
@@ -122,6 +126,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.loop.Run(ctx) })
 	g.Go(func() error { return a.reaper.Run(ctx) })
 	g.Go(func() error { return a.clash.Run(ctx) })
+	g.Go(func() error { return a.gate.Run(ctx) })
 	g.Go(func() error { return host.Serve(ctx, a.cfg.HTTP, a, a.metrics, a.log) })
 	return g.Wait()
 }
@@ -141,6 +146,7 @@ func (a *Agent) reconcile(ctx context.Context) error {
 }
 
 func (a *Agent) applyView(ctx context.Context) error {
+	live := a.view.Live()
 	snap, _ := a.view.Snapshot()
 	local := a.local(snap)
 	local.Pods = a.tenants(local.Pods)
@@ -175,7 +181,12 @@ func (a *Agent) applyView(ctx context.Context) error {
 		return err
 	}
 	a.tell(local.Pods, plan, problems)
-	return nil
+	if !live {
+		// A route may be newer than the saved view. Nor has the kubelet any pods to start
+		// while it does not hear the API server.
+		return nil
+	}
+	return a.gate.Open()
 }
 
 // local is the part of the view that concerns this node.
@@ -241,6 +252,7 @@ func (a *Agent) Status(ctx context.Context) host.Status {
 	s.Problems = append(s.Problems, a.filter.Problems()...)
 	s.Problems = append(s.Problems, a.tunnel.Check()...)
 	s.Problems = append(s.Problems, a.clash.Problems()...)
+	s.Problems = append(s.Problems, a.gate.Problems()...)
 	return s
 }
 

@@ -46,6 +46,14 @@
 {{- fail "podMonitor.enabled: the programs listen on loopback, where Prometheus does not reach them: set http.expose=true as well" }}
 {{- end }}
 
+{{- $cni := $v.agent.cni }}
+{{- if or (and $cni.confDir (not $cni.binDir)) (and $cni.binDir (not $cni.confDir)) }}
+{{- fail "agent.cni: confDir and binDir belong together: give both, or make both empty" }}
+{{- end }}
+{{- if and $cni.enabled (not $cni.confDir) }}
+{{- fail "agent.cni: without confDir and binDir no plugin can be installed: give them as the container runtime has them, or set agent.cni.enabled=false" }}
+{{- end }}
+
 {{- with lookup "apps/v1" "StatefulSet" .Release.Namespace (printf "%s-gateway" (include "sallyport.fullname" .)) }}
 {{- $before := dig "metadata" "annotations" "sallyport.dev/electorate" "" . }}
 {{- $now := include "sallyport.electorate" $ }}
