@@ -256,10 +256,12 @@ func (r *Replica) applyView(ctx context.Context) error {
 		nodeOf[m.Addr] = m.Node
 	}
 	// One pod without a way must not keep the others from their rules.
-	if err := errors.Join(
-		host.PortTaken(r.tunnel.Apply(ctx, r.cfg.SNAT.Tunnel.Downward(r.cfg.NodeIP, nodeOf)), "udp", r.cfg.SNAT.Tunnel.Port),
-		r.filter.Apply(ctx, table),
-	); err != nil {
+	ways := host.PortTaken(r.tunnel.Apply(ctx, r.cfg.SNAT.Tunnel.Downward(r.cfg.NodeIP, nodeOf)), "udp", r.cfg.SNAT.Tunnel.Port)
+	rules := r.filter.Apply(ctx, table)
+	if rules == nil {
+		r.watch.translated()
+	}
+	if err := errors.Join(ways, rules); err != nil {
 		return err
 	}
 	return r.forget(snap.Pods, plan)

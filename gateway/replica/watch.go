@@ -16,7 +16,8 @@ import (
 )
 
 // watch follows whether this host can hold each VIP: an interface whose subnet
-// holds the address, with a link.
+// holds the address, with a link, and the translation in the kernel. Without that, what
+// comes out of the tunnel would leave as the host's own pods do, with its address.
 type watch struct {
 	host    *layer2.Host
 	changes chan standing
@@ -30,6 +31,8 @@ type watch struct {
 	up   map[string]string // interface to what is wrong with it, "" for up
 	// unfit are VIPs that could not be claimed here, and why, while another is let.
 	unfit map[string]string
+	// translates from the first time on that the rules were brought into the kernel.
+	translates bool
 }
 
 func newWatch(h *layer2.Host, vips []vip.VIP, log *slog.Logger) *watch {
@@ -140,6 +143,14 @@ func (w *watch) bar(v vip.VIP, why string, pause time.Duration) {
 	time.AfterFunc(pause, func() { w.set(name, "") })
 }
 
+// translated says that the rules are in the kernel, where they stay.
+func (w *watch) translated() {
+	w.mu.Lock()
+	w.translates = true
+	w.mu.Unlock()
+	w.changed()
+}
+
 func (w *watch) set(name, why string) {
 	w.mu.Lock()
 	w.unfit[name] = why
@@ -154,6 +165,9 @@ func (w *watch) judge(name, barred string) standing {
 	v := w.resolved[name]
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if !w.translates {
+		return standing{vip: name, reason: "the translation is not in the kernel yet: there was no view, or it could not be applied"}
+	}
 	for _, iface := range []string{v.Interface, v.ViaInterface} {
 		if iface != "" && w.up[iface] != "" {
 			return standing{vip: name, reason: iface + ": " + w.up[iface]}
