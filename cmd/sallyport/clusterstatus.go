@@ -21,38 +21,52 @@ import (
 	"github.com/sallyport/sallyport/gateway/survey"
 )
 
-// clusterStatus are the flags of asking a whole cluster.
-type clusterStatus struct {
+// clusterAccess are the flags of asking the programs of a cluster.
+type clusterAccess struct {
 	kubeconfig, context string
-	pods                bool
 	survey              survey.Config
 }
 
+// clusterStatus are those of status.
+type clusterStatus struct {
+	clusterAccess
+	pods bool
+}
+
 func (c *clusterStatus) register(f *pflag.FlagSet) {
+	c.clusterAccess.register(f)
+	f.IntVar(&c.survey.AtOnce, "at-once", 16, "how many pods are asked at the same time")
+	f.BoolVar(&c.pods, "pods", false, "list the steered pods of the cluster, too")
+}
+
+func (c *clusterAccess) register(f *pflag.FlagSet) {
 	f.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig file of the cluster to ask; default: as kubectl finds it")
 	f.StringVar(&c.context, "context", "", "context of the kubeconfig; default: its current one")
 	f.StringVarP(&c.survey.Namespace, "namespace", "n", "", "namespace of the Helm release; default: all are looked through")
 	f.StringVar(&c.survey.Selector, "selector", "app.kubernetes.io/name=sallyport", "labels of the installation's pods")
 	f.DurationVar(&c.survey.Timeout, "timeout", 5*time.Second, "how long each pod has to answer")
-	f.IntVar(&c.survey.AtOnce, "at-once", 16, "how many pods are asked at the same time")
-	f.BoolVar(&c.pods, "pods", false, "list the steered pods of the cluster, too")
 }
 
 // plugin says whether kubectl runs this program as `kubectl sallyport`.
 func plugin() bool { return filepath.Base(os.Args[0]) == "kubectl-sallyport" }
 
 // asked says whether one of the flags asks for a cluster.
-func (c *clusterStatus) asked(f *pflag.FlagSet) bool {
+func (c *clusterAccess) asked(f *pflag.FlagSet) bool {
 	return slices.ContainsFunc([]string{"kubeconfig", "context", "namespace", "selector"}, f.Changed)
 }
 
-func (c *clusterStatus) run(cmd *cobra.Command, output string) error {
-	log := slog.New(slog.DiscardHandler)
-	client, err := kube.Outside(c.kubeconfig, c.context, "sallyport-status/"+version(), log)
+// connect prepares to ask the API server, and pods by way of it.
+func (c *clusterAccess) connect(command string) (*kube.Client, *kube.Forwarder, error) {
+	client, err := kube.Outside(c.kubeconfig, c.context, "sallyport-"+command+"/"+version(), slog.New(slog.DiscardHandler))
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	forwarder, err := kube.NewForwarder(client.Config())
+	return client, forwarder, err
+}
+
+func (c *clusterStatus) run(cmd *cobra.Command, output string) error {
+	client, forwarder, err := c.connect("status")
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -25,6 +26,8 @@ const (
 type applier interface {
 	Apply(ctx context.Context, table netfilter.Table) error
 	Counters(ctx context.Context, table string) (map[string]netfilter.Counts, error)
+	// Pending is what Apply would change, of elements as far as the addresses go.
+	Pending(ctx context.Context, table netfilter.Table, about []netip.Addr) ([]netfilter.Pending, error)
 }
 
 // Filter is the host's packet filter, for one table of ours.
@@ -139,6 +142,11 @@ func (f *Filter) Problems() []gateway.Problem {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.problems
+}
+
+// Pending is what keeps the kernel from being equal to the table.
+func (f *Filter) Pending(ctx context.Context, table netfilter.Table, about []netip.Addr) ([]netfilter.Pending, error) {
+	return f.applier.Pending(ctx, table, about)
 }
 
 // Counters of the table.

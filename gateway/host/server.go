@@ -14,6 +14,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/sallyport/sallyport/trace"
 )
 
 // Program is what the HTTP endpoint asks.
@@ -23,9 +25,11 @@ type Program interface {
 	Healthy() error
 	// Ready is an error until the program does its part.
 	Ready() error
+	// Trace looks at what this host makes of a packet.
+	Trace(ctx context.Context, q trace.Question, vip netip.Addr) TraceAnswer
 }
 
-// Serve answers on addr until the context ends: /status, /healthz, /readyz and
+// Serve answers on addr until the context ends: /status, /trace, /healthz, /readyz and
 // /metrics. It binds at once, so that a clash of ports is an error at start.
 func Serve(ctx context.Context, addr string, p Program, metrics *Metrics, log *slog.Logger) error {
 	listener, err := net.Listen("tcp", addr)
@@ -48,6 +52,7 @@ func Serve(ctx context.Context, addr string, p Program, metrics *Metrics, log *s
 		enc.SetIndent("", "  ")
 		_ = enc.Encode(p.Status(r.Context())) // the client went away
 	})
+	mux.HandleFunc("GET /trace", serveTrace(p))
 	mux.HandleFunc("GET /healthz", verdict(p.Healthy))
 	mux.HandleFunc("GET /readyz", verdict(p.Ready))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))

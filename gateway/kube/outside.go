@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -32,6 +33,21 @@ func (c *Client) Pods(ctx context.Context, namespace, labels string) ([]corev1.P
 		return nil, fmt.Errorf("list pods: %w", err)
 	}
 	return list.Items, nil
+}
+
+// Pod gives one pod; nil when there is none.
+func (c *Client) Pod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+	var pod corev1.Pod
+	err := get(c.core, "pods", namespace).Name(name).Do(ctx).Into(&pod)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case apierrors.IsForbidden(err):
+		return nil, fmt.Errorf("get pod %s/%s: %w: ask for the right to get pods in namespace %s", namespace, name, err, namespace)
+	case err != nil:
+		return nil, fmt.Errorf("get pod %s/%s: %w", namespace, name, err)
+	}
+	return &pod, nil
 }
 
 // EgressRoutes of the cluster.

@@ -77,6 +77,7 @@ type Agent struct {
 	plan     gateway.Plan
 	problems []gateway.Problem
 
+	wanted   *wanted // nil before the first view
 	wiring  *wiring.Watch
 	tenancy gateway.Tenancy
 	before  memory // of the last apply that succeeded
@@ -178,6 +179,7 @@ func (a *Agent) applyView(ctx context.Context) error {
 		return err
 	}
 	if err := a.forget(local.Pods, plan); err != nil {
+	a.wanted = &wanted{view: local, ends: ends, up: up, table: table}
 		return err
 	}
 	a.tell(local.Pods, plan, problems)

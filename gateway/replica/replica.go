@@ -90,6 +90,7 @@ type Replica struct {
 	plan     gateway.Plan
 	problems []gateway.Problem
 	outcome  outcome
+	wanted   *wanted // nil before the first view
 	before   gateway.Standing
 	routes   map[uint16]bool // of the plan before
 
@@ -255,8 +256,12 @@ func (r *Replica) applyView(ctx context.Context) error {
 	for _, m := range plan.Members {
 		nodeOf[m.Addr] = m.Node
 	}
+	down := r.cfg.SNAT.Tunnel.Downward(r.cfg.NodeIP, nodeOf)
+	r.mu.Lock()
+	r.wanted = &wanted{view: snap, down: down, table: table}
+	r.mu.Unlock()
 	// One pod without a way must not keep the others from their rules.
-	ways := host.PortTaken(r.tunnel.Apply(ctx, r.cfg.SNAT.Tunnel.Downward(r.cfg.NodeIP, nodeOf)), "udp", r.cfg.SNAT.Tunnel.Port)
+	ways := host.PortTaken(r.tunnel.Apply(ctx, down), "udp", r.cfg.SNAT.Tunnel.Port)
 	rules := r.filter.Apply(ctx, table)
 	if rules == nil {
 		r.watch.translated()

@@ -21,8 +21,13 @@ import (
 
 // Cluster is what is asked of the API server.
 type Cluster interface {
-	Pods(ctx context.Context, namespace, labels string) ([]corev1.Pod, error)
+	Installation
 	EgressRoutes(ctx context.Context) ([]v1alpha1.EgressRoute, error)
+}
+
+// Installation lists the pods of Sallyport.
+type Installation interface {
+	Pods(ctx context.Context, namespace, labels string) ([]corev1.Pod, error)
 }
 
 // Forwarder asks HTTP servers on the loopback of pods.
@@ -59,29 +64,10 @@ type Member struct {
 // Take one survey. It fails where nothing can be learned at all; what a single pod
 // does not answer is told in its Member.
 func Take(ctx context.Context, c Config, cluster Cluster, forwarder Forwarder) (Overview, error) {
-	pods, err := cluster.Pods(ctx, c.Namespace, c.Selector+","+componentLabel+" in (gateway,agent)")
-	where := "in any namespace"
-	if c.Namespace != "" {
-		where = "in namespace " + c.Namespace
-	}
-	switch {
-	case apierrors.IsForbidden(err) && c.Namespace == "":
-		return Overview{}, fmt.Errorf("%w: give --namespace, or ask for the right to list pods in all namespaces", err)
-	case apierrors.IsForbidden(err):
-		return Overview{}, fmt.Errorf("%w: ask for the right to list pods %s", err, where)
-	case err != nil:
+	members, err := c.members(ctx, cluster)
+	if err != nil {
 		return Overview{}, err
 	}
-	members := make([]Member, 0, len(pods))
-	for i := range pods {
-		members = append(members, member(&pods[i]))
-	}
-	if len(members) == 0 {
-		return Overview{}, fmt.Errorf("no gateway or agent %s has the labels %s: is Sallyport installed there? Look with helm list -A, or give --namespace and --selector", where, c.Selector)
-	}
-	slices.SortFunc(members, func(a, b Member) int {
-		return cmp.Or(strings.Compare(a.Program, b.Program), strings.Compare(a.Node, b.Node), strings.Compare(a.Pod, b.Pod))
-	})
 	routes, err := cluster.EgressRoutes(ctx)
 	switch {
 	case apierrors.IsForbidden(err):
@@ -98,6 +84,34 @@ func Take(ctx context.Context, c Config, cluster Cluster, forwarder Forwarder) (
 		return Overview{}, fmt.Errorf("%w: ask for the right to get and create pods/portforward in namespace %s", m.err, m.Namespace)
 	}
 	return overview(members, routes), nil
+}
+
+// members of the installation, sorted.
+func (c Config) members(ctx context.Context, cluster Installation) ([]Member, error) {
+	pods, err := cluster.Pods(ctx, c.Namespace, c.Selector+","+componentLabel+" in (gateway,agent)")
+	where := "in any namespace"
+	if c.Namespace != "" {
+		where = "in namespace " + c.Namespace
+	}
+	switch {
+	case apierrors.IsForbidden(err) && c.Namespace == "":
+		return nil, fmt.Errorf("%w: give --namespace, or ask for the right to list pods in all namespaces", err)
+	case apierrors.IsForbidden(err):
+		return nil, fmt.Errorf("%w: ask for the right to list pods %s", err, where)
+	case err != nil:
+		return nil, err
+	}
+	members := make([]Member, 0, len(pods))
+	for i := range pods {
+		members = append(members, member(&pods[i]))
+	}
+	if len(members) == 0 {
+		return nil, fmt.Errorf("no gateway or agent %s has the labels %s: is Sallyport installed there? Look with helm list -A, or give --namespace and --selector", where, c.Selector)
+	}
+	slices.SortFunc(members, func(a, b Member) int {
+		return cmp.Or(strings.Compare(a.Program, b.Program), strings.Compare(a.Node, b.Node), strings.Compare(a.Pod, b.Pod))
+	})
+	return members, nil
 }
 
 func member(p *corev1.Pod) Member {
