@@ -25,7 +25,8 @@ type Applier struct {
 	nft knftables.Interface
 	one sync.Mutex // one transaction at a time: two would undo each other
 
-	mirrors map[string]*mirror // by table and family
+	mirrors   map[string]*mirror // by table and family
+	flattened *flattened
 }
 
 // New checks that nft is there and that the kernel takes rules from it.
@@ -34,7 +35,7 @@ func New(log *slog.Logger) (*Applier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("try nftables: %w", err)
 	}
-	return &Applier{log: log, nft: run}, nil
+	return &Applier{log: log, nft: run, mirrors: map[string]*mirror{}, flattened: newFlattened()}, nil
 }
 
 // Apply makes the kernel's table equal to t. Counters go on counting.
@@ -49,7 +50,8 @@ func (a *Applier) Apply(ctx context.Context, t netfilter.Table) error {
 	var invalid error
 	compiled := make(chan struct{})
 	go func() { // beside the first reading, which has to stay on this thread
-		want, invalid = compile(t)
+		a.flattened.next()
+		want, invalid = compileWith(t, a.flattened)
 		close(compiled)
 	}()
 	var refused error
@@ -96,9 +98,6 @@ func (a *Applier) Apply(ctx context.Context, t netfilter.Table) error {
 func (a *Applier) mirror(f family, table string) *mirror {
 	name := f.String() + " " + table
 	if a.mirrors[name] == nil {
-		if a.mirrors == nil {
-			a.mirrors = map[string]*mirror{}
-		}
 		a.mirrors[name] = &mirror{of: f, table: table, room: announcements}
 	}
 	return a.mirrors[name]

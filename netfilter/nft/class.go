@@ -101,7 +101,7 @@ func (w *wanted) classesOf(c netfilter.Classifier, data func(uint32) (string, er
 	known := map[string]int{}
 	for _, targets := range c.Classes {
 		var out class
-		for _, b := range netfilter.Flatten(targets) {
+		for _, b := range w.flattened.of(targets) {
 			if !w.ours(b.First) {
 				continue
 			}

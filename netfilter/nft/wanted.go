@@ -21,6 +21,7 @@ type wanted struct {
 	// classifiers become sets when their classes are numbered.
 	classifiers []classified
 	others      map[string]bool // classifiers that have a class for every other source
+	flattened   *flattened
 }
 
 type wantedChain struct {
@@ -49,11 +50,14 @@ const accept = 1 // NF_ACCEPT, the policy of all our chains
 
 // compile turns the table into what the kernel should have, but for the numbers of
 // its classifiers' classes.
-func compile(t netfilter.Table) (*wanted, error) {
+func compile(t netfilter.Table) (*wanted, error) { return compileWith(t, newFlattened()) }
+
+// compileWith takes from what is known already.
+func compileWith(t netfilter.Table, known *flattened) (*wanted, error) {
 	if err := t.Validate(); err != nil {
 		return nil, err
 	}
-	w := &wanted{name: t.Name, family: ipv4, sets: map[string]wantedSet{}, others: map[string]bool{}}
+	w := &wanted{name: t.Name, family: ipv4, sets: map[string]wantedSet{}, others: map[string]bool{}, flattened: known}
 	if t.IPv6 {
 		w.family = ipv6
 	}
@@ -97,7 +101,7 @@ func compile(t netfilter.Table) (*wanted, error) {
 		names = append(names, c.name)
 	}
 	for _, name := range names {
-		if !readable.MatchString(name) {
+		if !readable(name) {
 			return nil, fmt.Errorf("table %s: the name %q has characters that nft does not take", t.Name, name)
 		}
 	}
