@@ -3,6 +3,7 @@ package charts_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -176,6 +177,33 @@ func TestTheCRDIsKeptUnlessItIsNot(t *testing.T) {
 	for _, u := range render(t, "--set", "crds.install=false") {
 		if u.GetKind() == "CustomResourceDefinition" {
 			t.Error("crds.install=false: it is installed")
+		}
+	}
+}
+
+// What a node keeps beside our folder is within reach of one container, which ends at once.
+func TestTheFolderAroundOursIsMountedToCleanOnly(t *testing.T) {
+	for _, u := range render(t, "--set", "stateDir=/srv/state/ours") {
+		pod, is, _ := unstructured.NestedMap(u.Object, "spec", "template", "spec")
+		if !is {
+			continue
+		}
+		around := map[any]bool{}
+		volumes, _, _ := unstructured.NestedSlice(pod, "volumes")
+		for _, v := range volumes {
+			if path, _, _ := unstructured.NestedString(v.(map[string]any), "hostPath", "path"); path == "/srv/state" {
+				around[v.(map[string]any)["name"]] = true
+			}
+		}
+		for _, c := range containers(t, u) {
+			mounts, _, _ := unstructured.NestedSlice(c, "volumeMounts")
+			reaches := slices.ContainsFunc(mounts, func(m any) bool { return around[m.(map[string]any)["name"]] })
+			if cleans := c["name"] == "cleanup"; reaches != cleans {
+				t.Errorf("%s %s, container %s: mounts the folder around stateDir: %t, want %t", u.GetKind(), u.GetName(), c["name"], reaches, cleans)
+			}
+			if args := fmt.Sprint(c["args"]); c["name"] == "cleanup" && !strings.Contains(args, "--state-dir=/host/ours") {
+				t.Errorf("the cleaning container is not told the folder: %s", args)
+			}
 		}
 	}
 }

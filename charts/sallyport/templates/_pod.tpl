@@ -86,9 +86,7 @@ httpGet:
 {{- define "sallyport.mounts" -}}
 - name: state
   mountPath: {{ .Values.stateDir }}
-# iptables takes this lock, and so do kube-proxy and the CNI plugin.
-- name: xtables-lock
-  mountPath: /run/xtables.lock
+{{ include "sallyport.lockMount" . }}
 {{- end }}
 
 {{- define "sallyport.volumes" -}}
@@ -96,6 +94,16 @@ httpGet:
   hostPath:
     path: {{ .Values.stateDir }}
     type: DirectoryOrCreate
+{{ include "sallyport.lockVolume" . }}
+{{- end }}
+
+{{/* iptables takes this lock, and so do kube-proxy and the CNI plugin. */}}
+{{- define "sallyport.lockMount" -}}
+- name: xtables-lock
+  mountPath: /run/xtables.lock
+{{- end }}
+
+{{- define "sallyport.lockVolume" -}}
 - name: xtables-lock
   hostPath:
     path: /run/xtables.lock
