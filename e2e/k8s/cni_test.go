@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/e2e/cluster"
+	"github.com/sallyport/sallyport/e2e/lab"
 )
 
 // slow is a lease that no load of the machine ends: what is looked at beside other
@@ -82,10 +83,14 @@ func (w *world) neighbours(settings ...string) {
 	w.noLeakBut(holder)
 }
 
-// back awaits that every pod of the apps runs, at the address that the API has: after
-// a node's boot its pods have others.
+// back awaits that our programs work on every node, and that every pod of the apps runs,
+// at the address that the API has: after a node's boot its pods have others.
 func (w *world) back(apps ...app) {
 	w.t.Helper()
+	for _, j := range w.everyNode() {
+		w.await(w.ready(lab.Gateway, j))
+		w.await(w.ready(lab.Agent, j))
+	}
 	for _, a := range apps {
 		w.await(func() error {
 			for _, p := range w.pods(a) {

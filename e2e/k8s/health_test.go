@@ -73,7 +73,7 @@ func (w *world) holders() []int {
 // ready is satisfied when a program does its work, and no longer from a saved view.
 func (w *world) ready(role lab.Role, j int) func() error {
 	return func() error {
-		ctx, cancel := context.WithTimeout(w.ctx, time.Second)
+		ctx, cancel := context.WithTimeout(w.ctx, 10*time.Second)
 		defer cancel()
 		code, body, err := w.Lab.Get(ctx, role, j, "/readyz")
 		if err != nil {

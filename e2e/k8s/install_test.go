@@ -2,6 +2,7 @@ package k8s
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -43,7 +44,7 @@ func firstDayAndLast(w *world) {
 	w.seen(shop, asNode)
 
 	shop.routes = "payments"
-	w.deploy(shop)
+	shop = w.deploy(shop)
 	w.first(shop, asVIP) // also what a pod did before anybody could know it
 	w.seen(shop, asVIP)
 	w.told(shop)
@@ -85,7 +86,7 @@ func firstDayAndLast(w *world) {
 	w.oneHolder()
 }
 
-// told demands that the route and its pods say in the API what is so.
+// told awaits that the route and its pods say in the API what is so.
 func (w *world) told(a app) {
 	w.t.Helper()
 	var route struct {
@@ -97,25 +98,29 @@ func (w *world) told(a app) {
 		}
 	}
 	w.await(func() error {
-		return json.Unmarshal([]byte(w.kubectl("get", "egressroute", "payments", "-o", "json")), &route)
+		w.must(json.Unmarshal([]byte(w.kubectl("get", "egressroute", "payments", "-o", "json")), &route))
+		line := w.kubectl("get", "egressroute", "payments")
+		for _, word := range []string{"VIP", "HOLDER", "PODS", "READY", "AGE", theVIP.String(), lab.NodeName(w.holder(w.everyNode()...)), "True"} {
+			if !strings.Contains(line, word) {
+				return fmt.Errorf("kubectl get egressroute shows no %s:\n%s", word, line)
+			}
+		}
+		switch {
+		case route.Status.Pods != a.replicas:
+			return fmt.Errorf("the route's status has %d pods, want %d", route.Status.Pods, a.replicas)
+		case route.Status.ObservedGeneration != route.Metadata.Generation:
+			return fmt.Errorf("status of generation %d, the route is of %d", route.Status.ObservedGeneration, route.Metadata.Generation)
+		}
+		return nil
 	})
-	if got, want := route.Status.Holder, lab.NodeName(w.holder(1, 2, 3)); got != want {
-		w.t.Errorf("the route's status has the holder %q, the gateways say %q", got, want)
-	}
-	if route.Status.ObservedGeneration != route.Metadata.Generation {
-		w.t.Errorf("status of generation %d, the route is of %d", route.Status.ObservedGeneration, route.Metadata.Generation)
-	}
-	line := w.kubectl("get", "egressroute", "payments")
-	for _, word := range []string{"VIP", "HOLDER", "PODS", "READY", "AGE", theVIP.String(), route.Status.Holder, "True"} {
-		if !strings.Contains(line, word) {
-			w.t.Errorf("kubectl get egressroute shows no %s:\n%s", word, line)
-		}
-	}
 	for _, kind := range []string{"EgressRoute", "Pod"} {
-		events := w.kubectl("get", "events", "-A", "--field-selector", "involvedObject.kind="+kind, "-o", "custom-columns=BY:.reportingComponent,REASON:.reason,MESSAGE:.message,SOURCE:.source.component")
-		if !strings.Contains(events, "sallyport") {
-			w.t.Errorf("no event of ours on any %s:\n%s", kind, events)
-		}
+		w.await(func() error {
+			events := w.kubectl("get", "events", "-A", "--field-selector", "involvedObject.kind="+kind, "-o", "custom-columns=BY:.reportingComponent,REASON:.reason,MESSAGE:.message,SOURCE:.source.component")
+			if !strings.Contains(events, "sallyport") {
+				return fmt.Errorf("no event of ours on any %s:\n%s", kind, events)
+			}
+			return nil
+		})
 	}
 }
 
@@ -131,28 +136,30 @@ func (w *world) hosts() []lab.HostState {
 	return all
 }
 
-// leftNothing demands that the nodes are as they were, but for an empty folder.
+// leftNothing awaits that the nodes are as they were, and that nothing of ours is in the API.
 func (w *world) leftNothing(before []lab.HostState) {
 	w.t.Helper()
-	for i, after := range w.hosts() {
-		node := lab.NodeName(i + 1)
-		if d := before[i].Diff(after); d != "" {
-			w.t.Errorf("%s is not as it was:\n%s", node, d)
-		}
-		left, err := w.Run(i+1, "find", "/var/lib/sallyport", "-mindepth", "1")
-		w.must(err)
-		if left != "" {
-			w.t.Errorf("files left on %s:\n%s", node, left)
-		}
+	for _, j := range w.everyNode() {
+		w.await(func() error {
+			after, err := w.Lab.HostState(lab.NodeName(j))
+			if err != nil {
+				return err
+			}
+			if d := before[j-1].Diff(after); d != "" {
+				return fmt.Errorf("n%d is not as it was:\n%s", j, d)
+			}
+			left, err := w.Run(j, "find", "/var/lib", "-maxdepth", "1", "-name", "sallyport")
+			if err == nil && left != "" {
+				err = fmt.Errorf("left on n%d: %s", j, left)
+			}
+			return err
+		})
 	}
-	for _, kind := range []string{"pods", "jobs", "daemonsets", "statefulsets", "secrets", "serviceaccounts", "roles", "rolebindings"} {
-		if left := w.kubectl("get", kind, "-n", namespace, "-l", "app.kubernetes.io/name=sallyport", "-o", "name"); left != "" {
-			w.t.Errorf("left in the API: %s", left)
+	const kinds = "pods,jobs,daemonsets,statefulsets,poddisruptionbudgets,secrets,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings"
+	w.await(func() error {
+		if left := w.kubectl("get", kinds, "-A", "-l", "app.kubernetes.io/name=sallyport", "-o", "name"); left != "" {
+			return fmt.Errorf("left in the API: %s", left)
 		}
-	}
-	for _, kind := range []string{"clusterroles", "clusterrolebindings"} {
-		if left := w.kubectl("get", kind, "-l", "app.kubernetes.io/name=sallyport", "-o", "name"); left != "" {
-			w.t.Errorf("left in the API: %s", left)
-		}
-	}
+		return nil
+	})
 }

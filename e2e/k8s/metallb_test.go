@@ -68,12 +68,14 @@ func TestMetalLB(t *testing.T) {
 	w.seen(bank, asVIP)
 	w.noLeak()
 	w.oneHolder()
-	for j := 1; j <= 3; j++ {
-		s, err := w.status(lab.Gateway, j)
-		w.must(err)
-		for _, p := range s.Problems {
-			t.Errorf("n%d beside MetalLB: %s", j, p)
-		}
+	for _, j := range w.everyNode() {
+		w.await(func() error {
+			s, err := w.status(lab.Gateway, j)
+			if err == nil && len(s.Problems) > 0 {
+				err = fmt.Errorf("n%d beside MetalLB: %v", j, s.Problems)
+			}
+			return err
+		})
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 
 // status is what the program on node j says of itself.
 func (w *world) status(role lab.Role, j int) (host.Status, error) {
-	ctx, cancel := context.WithTimeout(w.ctx, time.Second)
+	ctx, cancel := context.WithTimeout(w.ctx, 10*time.Second)
 	defer cancel()
 	var s host.Status
 	code, body, err := w.Lab.Get(ctx, role, j, "/status")
