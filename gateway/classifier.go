@@ -14,8 +14,13 @@ import (
 // share a class.
 func Classifier(name string, plan Plan, value func(PlannedRoute) uint32) netfilter.Classifier {
 	c := netfilter.Classifier{Name: name, Sources: make(map[netip.Addr]int, len(plan.Pods))}
-	classOf := map[string]int{}
+	classOf, shared := map[string]int{}, map[list]int{}
 	for _, pod := range plan.Pods {
+		very := list{&pod.Routes[0], len(pod.Routes)}
+		if class, known := shared[very]; known {
+			c.Sources[pod.Addr] = class
+			continue
+		}
 		var key strings.Builder
 		for _, r := range pod.Routes {
 			key.WriteString(strconv.Itoa(r))
@@ -31,9 +36,15 @@ func Classifier(name string, plan Plan, value func(PlannedRoute) uint32) netfilt
 			}
 			c.Classes = append(c.Classes, targets)
 		}
-		c.Sources[pod.Addr] = class
+		c.Sources[pod.Addr], shared[very] = class, class
 	}
 	return c
+}
+
+// list tells a slice that pods share from others like it.
+type list struct {
+	first *int
+	size  int
 }
 
 func targetsOf(r PlannedRoute, value uint32) []netfilter.Target {

@@ -33,10 +33,7 @@ func NewHold(s Snapshot, node string, pods []Pod, ranges []netip.Prefix) (Hold, 
 		h.Ranges = append(h.Ranges, r.Masked())
 	}
 	h.Ranges = tidy(h.Ranges)
-	for addr := range StandingOf(pods) {
-		h.Known = append(h.Known, addr)
-	}
-	h.Known = SortedAddrs(h.Known)
+	h.Known = SortedAddrs(AddrsOf(pods))
 	if slices.ContainsFunc(s.Routes, func(r Route) bool { return !r.FailOpen }) {
 		h.report(node, &found)
 	}

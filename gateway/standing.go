@@ -8,7 +8,15 @@ import (
 
 // Standing is which pods each address belongs to. What an address was allowed ends
 // with its pods: the next pod with the address starts anew.
-type Standing map[netip.Addr]string
+type Standing map[netip.Addr]Owner
+
+// Owner is the pod that an address belongs to, or the pods; the zero Owner is nobody.
+type Owner struct {
+	namespace, name, uid string
+	among                string // all of them, where there are several
+}
+
+func (o Owner) String() string { return o.namespace + "/" + o.name + "/" + o.uid }
 
 // StandingOf the pods that live on the pod network.
 func StandingOf(pods []Pod) Standing {
@@ -19,16 +27,16 @@ func StandingOf(pods []Pod) Standing {
 		if p.Ended || p.HostNetwork {
 			continue
 		}
-		owner := p.Namespace + "/" + p.Name + "/" + p.UID
+		owner := Owner{namespace: p.Namespace, name: p.Name, uid: p.UID}
 		for _, addr := range p.Addrs {
 			if first, taken := s[addr]; taken {
 				if shared == nil {
 					shared = map[netip.Addr][]string{}
 				}
 				if shared[addr] == nil {
-					shared[addr] = []string{first}
+					shared[addr] = []string{first.String()}
 				}
-				shared[addr] = append(shared[addr], owner)
+				shared[addr] = append(shared[addr], owner.String())
 				continue
 			}
 			s[addr] = owner
@@ -36,19 +44,30 @@ func StandingOf(pods []Pod) Standing {
 	}
 	for addr, owners := range shared {
 		slices.Sort(owners)
-		s[addr] = strings.Join(owners, " ")
+		s[addr] = Owner{among: strings.Join(owners, " ")}
 	}
 	return s
+}
+
+// AddrsOf the pods that live on the pod network, as they come.
+func AddrsOf(pods []Pod) []netip.Addr {
+	addrs := make([]netip.Addr, 0, len(pods))
+	for i := range pods {
+		if p := &pods[i]; !p.Ended && !p.HostNetwork {
+			addrs = append(addrs, p.Addrs...)
+		}
+	}
+	return addrs
 }
 
 // Ended tells whether what is known of the address from before belongs to nobody
 // any more. With no Standing from before, that is so for addresses of no pod.
 func (s Standing) Ended(before Standing, addr netip.Addr) bool {
 	if before == nil {
-		return s[addr] == ""
+		return s[addr] == Owner{}
 	}
 	owner := before[addr]
-	return owner != "" && owner != s[addr]
+	return owner != Owner{} && owner != s[addr]
 }
 
 // AnyEnded tells whether Ended is true of any address.

@@ -22,13 +22,20 @@ type memory struct {
 // what a deleted pod or a deleted route leaves behind must not be taken up by
 // anybody else.
 func (a *Agent) forget(pods []gateway.Pod, plan gateway.Plan) error {
-	now := memory{standing: gateway.StandingOf(pods), selected: map[netip.Addr][]string{}, ways: map[uint32]bool{}}
+	now := memory{standing: gateway.StandingOf(pods), selected: make(map[netip.Addr][]string, len(plan.Pods)), ways: map[uint32]bool{}}
 	gained := map[netip.Addr]bool{}
-	for _, p := range plan.Pods {
-		for _, r := range p.Routes {
-			now.selected[p.Addr] = append(now.selected[p.Addr], plan.Routes[r].Name)
+	var names []string // of the pod before: many have the same
+	for i, p := range plan.Pods {
+		if i == 0 || !slices.Equal(p.Routes, plan.Pods[i-1].Routes) {
+			names = make([]string, 0, len(p.Routes))
+			for _, r := range p.Routes {
+				names = append(names, plan.Routes[r].Name)
+			}
 		}
-		gained[p.Addr] = !slices.Equal(a.before.selected[p.Addr], now.selected[p.Addr])
+		now.selected[p.Addr] = names
+		if !slices.Equal(a.before.selected[p.Addr], names) {
+			gained[p.Addr] = true
+		}
 	}
 	slots, err := a.cfg.Tunnel.Marks.Slots(plan.VIPs)
 	if err != nil {
@@ -39,7 +46,7 @@ func (a *Agent) forget(pods []gateway.Pod, plan gateway.Plan) error {
 	}
 
 	mask := a.cfg.Tunnel.Marks.Mask
-	if slices.Contains(slices.Collect(maps.Values(gained)), true) {
+	if len(gained) > 0 {
 		if _, err := conntrack.Forget(conntrack.IPv4, conntrack.Mark{Mask: mask}, func(e *conntrack.Entry) bool {
 			return e.Zone == 0 && e.Status&conntrack.SeenReply == 0 && gained[e.Original.Src]
 		}); err != nil {

@@ -28,12 +28,12 @@ func (e *ended) note(before, now gateway.Standing, routesBefore, routes map[uint
 		e.addrs, e.routes = map[netip.Addr]bool{}, map[uint16]bool{}
 	}
 	for addr := range before {
-		if now[addr] == "" {
+		if _, has := now[addr]; !has {
 			e.addrs[addr] = true
 		}
 	}
 	for addr := range e.addrs {
-		if now[addr] != "" {
+		if _, has := now[addr]; has {
 			delete(e.addrs, addr)
 		}
 	}

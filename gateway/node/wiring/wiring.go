@@ -20,8 +20,9 @@ type Watch struct {
 	changed func()
 
 	mu     sync.Mutex
-	tables *tables // nil before the first complete reading
-	follow map[netip.Addr]bool
+	tables *tables                     // nil before the first complete reading
+	round  uint64                      // of Follow, the first is 1
+	follow map[netip.Addr]uint64       // the last round that named the address
 	behind map[netip.Addr]gateway.Home // of those followed
 }
 
@@ -31,7 +32,7 @@ const retry = 500 * time.Millisecond
 // New starts nothing. Changed is called, without delay, when something has changed
 // for an address that is followed.
 func New(changed func(), log *slog.Logger) *Watch {
-	return &Watch{log: log, changed: changed, follow: map[netip.Addr]bool{}, behind: map[netip.Addr]gateway.Home{}}
+	return &Watch{log: log, changed: changed, follow: map[netip.Addr]uint64{}, behind: map[netip.Addr]gateway.Home{}}
 }
 
 // Follow replaces the addresses of interest, and gives what the network says of them
@@ -39,18 +40,32 @@ func New(changed func(), log *slog.Logger) *Watch {
 func (w *Watch) Follow(addrs []netip.Addr) gateway.Network {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	follow := make(map[netip.Addr]bool, len(addrs))
+	w.round++
 	var silent []netip.Addr
+	now := 0
 	for _, a := range addrs {
-		follow[a] = true
-		if !w.follow[a] && w.tables != nil {
-			if _, known := w.tables.home(a); !known {
-				silent = append(silent, a)
-			}
+		before, followed := w.follow[a]
+		if before != w.round {
+			now++
+			w.follow[a] = w.round
+		}
+		if followed || w.tables == nil {
+			continue
+		}
+		if home, known := w.tables.home(a); known {
+			w.behind[a] = home
+		} else {
+			silent = append(silent, a)
 		}
 	}
-	w.follow = follow
-	w.look()
+	if now < len(w.follow) {
+		maps.DeleteFunc(w.follow, func(a netip.Addr, round uint64) bool {
+			if round != w.round {
+				delete(w.behind, a)
+			}
+			return round != w.round
+		})
+	}
 	if len(silent) > 0 {
 		if err := ask(silent); err != nil {
 			w.log.Warn("pods' addresses are not asked for: the end of a pod that is silent is not seen before the API shows it", "error", err)
@@ -108,7 +123,7 @@ func (w *Watch) once(ctx context.Context) error {
 		again := w.tables == nil
 		w.tables = fresh
 		if again {
-			w.follow = map[netip.Addr]bool{} // those that are not known are asked for
+			w.follow = map[netip.Addr]uint64{} // those that are not known are asked for
 		}
 		return true
 	})
