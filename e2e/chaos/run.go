@@ -54,7 +54,8 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 		r.steps++
 	}
-	r.say("%d steps, %d established connections lost where several faults met, nothing else: seed %d holds", r.steps, r.lost, o.Seed)
+	r.say("%d steps, all held but for %d times connections lost where several faults met; %d words for a VIP came late (seed %d)",
+		r.steps, r.lost, r.late, o.Seed)
 	return ctx.Err()
 }
 
@@ -67,6 +68,8 @@ type run struct {
 	now     Step
 	steps   int
 	lost    int
+	late    int   // words of who had ceased to hold
+	booted  []int // nodes, in this step
 	history []string
 }
 
@@ -79,7 +82,7 @@ func (r *run) say(format string, args ...any) {
 // step strikes, waits, mends, and looks at everything after each.
 func (r *run) step(ctx context.Context, s Step) error {
 	w := r.world
-	r.now = s
+	r.now, r.booted = s, nil
 	at, err := w.places(ctx)
 	if err != nil {
 		return err
@@ -92,6 +95,9 @@ func (r *run) step(ctx context.Context, s Step) error {
 			return fmt.Errorf("%s: %w", f, err)
 		}
 		mends = append(mends, mend)
+		if f.Kind == PowerCut {
+			r.booted = append(r.booted, at[f.Role])
+		}
 	}
 	struck := time.Now()
 	if reach := s.Reach(); s.Await && len(reach) > 0 {
@@ -135,8 +141,25 @@ func (r *run) report(s Step, err error) error {
 	}
 	r.say("VIOLATED in %s: %v", s, err)
 	dir := filepath.Join(r.Reports, fmt.Sprintf("chaos-%d", r.Seed))
-	failed := errors.Join(r.world.WriteReport(dir), os.WriteFile(filepath.Join(dir, "history.txt"), []byte(strings.Join(r.history, "\n")+"\n"), 0o644))
+	failed := errors.Join(r.world.WriteReport(dir), r.writeARP(filepath.Join(dir, "arp.txt")), os.WriteFile(filepath.Join(dir, "history.txt"), []byte(strings.Join(r.history, "\n")+"\n"), 0o644))
 	last := r.history[max(0, len(r.history)-12):]
 	return errors.Join(fmt.Errorf("seed %d, %s, at %s: %w\n\nthe last of what was done:\n%s\n\nrules, connections and logs of all nodes: %s\nagain: make chaos SEED=%d DURATION=%s TIMING=%s",
 		r.Seed, s, clock(time.Now()), err, strings.Join(last, "\n"), dir, r.Seed, r.Duration, r.Timing), failed)
+}
+
+// writeARP lists who spoke for the VIPs in the last minute.
+func (r *run) writeARP(path string) error {
+	var b strings.Builder
+	for _, vip := range r.world.Options.VIPs {
+		for _, u := range r.world.arp.Utterances(vip) {
+			if time.Since(u.At) < time.Minute {
+				fmt.Fprintf(&b, "%s %s n%d", clock(u.At), u.VIP, u.Node)
+				if u.Answer {
+					fmt.Fprintf(&b, " asked %s", clock(u.Asked))
+				}
+				b.WriteString("\n")
+			}
+		}
+	}
+	return os.WriteFile(path, []byte(b.String()), 0o644)
 }

@@ -1,6 +1,8 @@
 package lab
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -24,6 +26,16 @@ var (
 	askerAddr = netip.MustParseAddr("192.0.2.253")
 	askerMAC  = mac(0xfd, 0)
 )
+
+// questionMAC is the asker's address in a question, which comes back in its answer.
+func questionMAC(number uint16) net.HardwareAddr { return mac(0xfd, int(number)) }
+
+func questionNumber(a net.HardwareAddr) (number uint16, is bool) {
+	if len(a) != 6 || !bytes.Equal(a, questionMAC(binary.BigEndian.Uint16(a[3:]))) {
+		return 0, false
+	}
+	return binary.BigEndian.Uint16(a[3:]), true
+}
 
 // firstPod is the last octet of pod-j-1.
 const firstPod = 10

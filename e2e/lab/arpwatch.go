@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"bytes"
 	"fmt"
 	"net/netip"
 	"os"
@@ -17,9 +16,10 @@ import (
 type Utterance struct {
 	At     time.Time
 	VIP    netip.Addr
-	Node   int    // 0: a MAC address of no node
-	MAC    string // the sender's hardware address in the ARP packet
-	Answer bool   // to the watch's own question; otherwise an announcement or other traffic
+	Node   int       // 0: a MAC address of no node
+	MAC    string    // the sender's hardware address in the ARP packet
+	Answer bool      // to the watch's own question; otherwise an announcement or other traffic
+	Asked  time.Time // of an answer: when its question was asked
 }
 
 // Tenure is a run of utterances of one node with no other's between them.
@@ -59,8 +59,10 @@ type ARPWatch struct {
 	once   sync.Once
 	nodes  map[string]int
 
-	mu   sync.Mutex
-	said []Utterance
+	mu    sync.Mutex
+	said  []Utterance
+	asked [1 << 16]time.Time // by the number of the question
+	last  uint16
 }
 
 // WatchARP begins to watch the lab's VIPs, asking for each every so often; 0 only
@@ -97,8 +99,13 @@ func (w *ARPWatch) Stop() {
 
 func (w *ARPWatch) ask(int) {
 	for _, vip := range w.vips {
+		w.mu.Lock()
+		w.last++
+		number := w.last
+		w.asked[number] = time.Now()
+		w.mu.Unlock()
 		f := arpFrame{
-			to: broadcast, from: askerMAC, op: arpRequest, senderMAC: askerMAC, sender: askerAddr,
+			to: broadcast, from: askerMAC, op: arpRequest, senderMAC: questionMAC(number), sender: askerAddr,
 			targetMAC: make([]byte, 6), target: vip,
 		}
 		_, _ = w.frames.Write(f.bytes()) // while the interface is down nobody hears it
@@ -113,10 +120,11 @@ func (w *ARPWatch) listen() {
 		}
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.said = append(w.said, Utterance{
-			At: at, VIP: f.sender, MAC: f.senderMAC.String(), Node: w.nodes[f.senderMAC.String()],
-			Answer: f.op == arpReply && bytes.Equal(f.to, askerMAC),
-		})
+		u := Utterance{At: at, VIP: f.sender, MAC: f.senderMAC.String(), Node: w.nodes[f.senderMAC.String()]}
+		if number, is := questionNumber(f.targetMAC); is && f.op == arpReply {
+			u.Answer, u.Asked = true, w.asked[number]
+		}
+		w.said = append(w.said, u)
 	})
 }
 
@@ -152,6 +160,40 @@ func (w *ARPWatch) Violations() []Violation {
 		all = append(all, violations(w.Utterances(vip), Settle)...)
 	}
 	return all
+}
+
+// Proven are the moments at which two nodes held one VIP whatever the network did: one
+// answered, then the other a question that was asked after this answer was heard, then the
+// first again one that was asked after that. Violations go by the order of arrival, which on
+// a machine with too much to do is not always that of speaking.
+func (w *ARPWatch) Proven() []Violation {
+	var all []Violation
+	for _, vip := range w.vips {
+		all = append(all, proven(w.Utterances(vip), Settle)...)
+	}
+	return all
+}
+
+func proven(said []Utterance, settle time.Duration) []Violation {
+	said = slices.DeleteFunc(slices.Clone(said), func(u Utterance) bool { return !u.Answer })
+	var found []Violation
+	for i, last := range said {
+		for j := i - 1; j >= 0 && last.At.Sub(said[j].At) < settle; j-- {
+			between := said[j]
+			if between.Node == last.Node || !between.At.Before(last.Asked) {
+				continue
+			}
+			if k := slices.IndexFunc(said[:j], func(u Utterance) bool {
+				return u.Node == last.Node && u.At.Before(between.Asked) && last.At.Sub(u.At) < settle
+			}); k >= 0 {
+				found = append(found, Violation{
+					VIP: last.VIP, Node: between.Node, Other: last.Node, At: between.At, Within: last.At.Sub(said[k].At),
+				})
+				break
+			}
+		}
+	}
+	return found
 }
 
 func owners(said []Utterance) []Tenure {

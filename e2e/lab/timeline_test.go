@@ -124,6 +124,47 @@ func TestViolations(t *testing.T) {
 	}
 }
 
+// Each word is an answer, with when it was asked and when it was heard.
+func TestProvenIsWhatNoDelayExplains(t *testing.T) {
+	type word struct{ asked, heard, node int }
+	for _, c := range []struct {
+		name string
+		said []word
+		want []int
+	}{
+		{"one owner", []word{{0, 1, 1}, {5, 6, 1}}, nil},
+		{"a move", []word{{0, 1, 1}, {5, 6, 2}, {10, 11, 2}}, nil},
+		{"two owners", []word{{0, 1, 1}, {5, 6, 2}, {10, 11, 1}}, []int{2}},
+		{"the old owner's answer was long on its way", []word{{0, 1, 2}, {4, 5, 2}, {0, 7, 1}, {10, 11, 2}}, nil},
+		{"a question to the old owner was", []word{{4, 5, 2}, {3, 8, 1}, {10, 11, 2}}, nil},
+		{"the new owner's was, and the old one answered later", []word{{0, 1, 1}, {5, 20, 2}, {10, 21, 1}}, nil},
+		{"there and back", []word{{0, 1, 1}, {50, 51, 2}, {150, 151, 1}}, nil},
+	} {
+		var said []Utterance
+		for _, w := range c.said {
+			said = append(said, Utterance{At: at(w.heard), Asked: at(w.asked), Answer: true, VIP: vip, Node: w.node})
+		}
+		var got []int
+		for _, v := range proven(said, Settle) {
+			got = append(got, v.Node)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+func TestAnAnswerTellsItsQuestion(t *testing.T) {
+	for _, n := range []uint16{0, 1, 255, 256, 65535} {
+		if got, is := questionNumber(questionMAC(n)); !is || got != n {
+			t.Errorf("question %d is taken for %d, %t", n, got, is)
+		}
+	}
+	if n, is := questionNumber(NodeMAC(1)); is {
+		t.Errorf("a node's address is taken for question %d", n)
+	}
+}
+
 func TestARPFrame(t *testing.T) {
 	f := gratuitous(arpReply, NodeMAC(2), vip)
 	got, ok := parseARP(f.bytes())
