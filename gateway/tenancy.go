@@ -34,11 +34,14 @@ type Home struct {
 type Network struct {
 	Behind     map[netip.Addr]Home
 	Interfaces map[int]bool
+	// Closed says that no pod has come in since the node's boot: every address that the
+	// view shows is of before, and the next pod with it may be another.
+	Closed bool
 }
 
 // absence of a tenant whose interface or route is gone.
 type absence struct {
-	home  Home      // the one that is gone
+	home  Home      // the one that is gone; zero since a boot
 	other Home      // where the address has turned up since
 	since time.Time // that it did
 }
@@ -57,6 +60,10 @@ type Settled struct {
 // sandbox that was made anew. Were it a new pod's interface, the API would have said
 // so by then.
 const ReturnAfter = 10 * time.Second
+
+// UnseenAfter is the same after a boot, for an address that the network does not show:
+// some networks never do.
+const UnseenAfter = time.Minute
 
 // Settle brings the tenancy after the view and the network. Pods that the network
 // never knew are believed to the view. With a view that is not the API's own at
@@ -82,10 +89,14 @@ func (t *Tenancy) Settle(pods []Pod, network Network, live bool, now time.Time) 
 				if at != away.other {
 					away.other, away.since = at, now
 				}
-				if seen && live && !p.Terminating {
-					left := ReturnAfter - now.Sub(away.since)
+				after := ReturnAfter
+				if !seen {
+					after = UnseenAfter
+				}
+				if (seen || away.home == Home{}) && live && !p.Terminating {
+					left := after - now.Sub(away.since)
 					if left <= 0 {
-						home, housed, away = at, true, nil
+						home, housed, away = at, seen, nil
 					} else if out.Again == 0 || left < out.Again {
 						out.Again = left
 					}
@@ -96,6 +107,9 @@ func (t *Tenancy) Settle(pods []Pod, network Network, live bool, now time.Time) 
 				if seen && live && !p.Terminating && (out.Again == 0 || ReturnAfter < out.Again) {
 					out.Again = ReturnAfter
 				}
+			case !housed && network.Closed:
+				away = &absence{other: at, since: now}
+				out.Again = cmp.Or(out.Again, ReturnAfter)
 			case !housed && seen:
 				home, housed = at, true
 			}

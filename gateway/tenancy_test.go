@@ -15,6 +15,7 @@ type step struct {
 	behind     Home   // zero for nowhere
 	interfaces []int
 	saved      bool // the view is not the API's own
+	closed     bool // no pod has come in since the boot
 	want       string
 	again      time.Duration
 }
@@ -80,6 +81,28 @@ func TestTenancy(t *testing.T) {
 			{pods: "a/1", behind: port(6), interfaces: []int{6}, want: "a/1"},
 			{pods: "a/1", want: "left a/1"},
 		},
+		"an address of before a boot that the next pod has": {
+			{pods: "a/1", want: "", saved: true, closed: true, again: ReturnAfter},
+			{pods: "a/1", want: "", closed: true, again: UnseenAfter},
+			{at: 1 * s, pods: "a/1", behind: route(5), interfaces: []int{5}, want: "", again: ReturnAfter},
+			{at: 2 * s, pods: "a/1!", behind: route(5), interfaces: []int{5}, want: ""},
+			{at: 3 * s, pods: "b/2", behind: route(5), interfaces: []int{5}, want: "b/2"},
+			{at: 4 * s, pods: "b/2", want: "left b/2"},
+		},
+		"an address of before a boot that its pod has again": {
+			{pods: "a/1", closed: true, want: "", again: ReturnAfter},
+			{at: 5 * s, pods: "a/1", want: "", again: 55 * s},
+			{at: 6 * s, pods: "a/1", behind: port(5), interfaces: []int{5}, want: "", again: ReturnAfter},
+			{at: 16 * s, pods: "a/1", behind: port(5), interfaces: []int{5}, want: "back a/1"},
+			{at: 17 * s, pods: "a/1", want: "left a/1"},
+			{at: 99 * s, pods: "a/1", want: ""},
+		},
+		"the same on a network that shows nothing": {
+			{pods: "a/1", closed: true, want: "", again: ReturnAfter},
+			{at: 59 * s, pods: "a/1", want: "", again: 1 * s},
+			{at: 60 * s, pods: "a/1", want: "back a/1"},
+			{at: 61 * s, pods: "a/1", want: "a/1"},
+		},
 		"a new pod in the view of an address that has just been left": {
 			{pods: "a/1", behind: port(5), interfaces: []int{5}, want: "a/1"},
 			{pods: "b/2", interfaces: nil, want: "b/2"},
@@ -90,7 +113,7 @@ func TestTenancy(t *testing.T) {
 			var tenancy Tenancy
 			start := time.Now()
 			for i, st := range steps {
-				network := Network{Behind: map[netip.Addr]Home{}, Interfaces: map[int]bool{}}
+				network := Network{Behind: map[netip.Addr]Home{}, Interfaces: map[int]bool{}, Closed: st.closed}
 				if st.behind.Interface != 0 {
 					network.Behind[addr] = st.behind
 				}

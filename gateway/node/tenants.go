@@ -13,7 +13,9 @@ func (a *Agent) tenants(pods []gateway.Pod) []gateway.Pod {
 	for addr := range gateway.StandingOf(pods) {
 		addrs = append(addrs, addr)
 	}
-	s := a.tenancy.Settle(pods, a.wiring.Follow(addrs), a.view.Live(), time.Now())
+	network := a.wiring.Follow(addrs)
+	network.Closed = a.gate.Closed()
+	s := a.tenancy.Settle(pods, network, a.view.Live(), time.Now())
 	for _, t := range s.Left {
 		a.log.Info("the pod's interface or route is gone, its address is nobody's until the API shows whose", "address", t.Addr, "pod", t.Pod)
 	}
