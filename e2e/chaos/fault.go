@@ -86,11 +86,6 @@ func (f Fault) ofAll() bool {
 // empties: a kernel loses its connections.
 func (f Fault) empties() bool { return f.Kind == PowerCut || f.Kind == Reinstall }
 
-// ofLinks: it is made at the switch, and ends with all others there.
-func (f Fault) ofLinks() bool {
-	return slices.Contains([]Kind{SilentCut, CarrierCut, GossipCut, OneWay, Partition, Isolate, Loss}, f.Kind)
-}
-
 // reach are the nodes whose pods must have their traffic while the fault lasts: a
 // quorum is whole, and the nodes reach it.
 func (f Fault) reach() []Role {
