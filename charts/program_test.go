@@ -107,6 +107,35 @@ func TestTheValuesDefaultsAreThePrograms(t *testing.T) {
 	}
 }
 
+func TestTheAllowlistIsServedOnlyWhenAskedFor(t *testing.T) {
+	const gateway, service = "egress-sallyport-gateway", "egress-sallyport-allowlist"
+	for _, u := range render(t) {
+		if u.GetKind() == "Service" {
+			t.Errorf("Service %s", u.GetName())
+		}
+	}
+	objects := render(t, "--set", "allowlist.expose=true,allowlist.port=8000")
+	set, svc := find(t, objects, "StatefulSet", gateway), find(t, objects, "Service", service)
+	if _, args := arguments(t, containers(t, set)[0]); !slices.Contains(args, "--allowlist-listen=0.0.0.0:8000") {
+		t.Errorf("%v", args)
+	}
+	selector, _, _ := unstructured.NestedStringMap(svc.Object, "spec", "selector")
+	labels, _, _ := unstructured.NestedStringMap(set.Object, "spec", "template", "metadata", "labels")
+	for key, value := range selector {
+		if labels[key] != value {
+			t.Errorf("the Service asks for %s=%s, the pods have %v", key, value, labels)
+		}
+	}
+	ports, _, _ := unstructured.NestedSlice(containers(t, set)[0], "ports")
+	target, _, _ := unstructured.NestedSlice(svc.Object, "spec", "ports")
+	if len(selector) == 0 || !slices.ContainsFunc(ports, func(p any) bool {
+		port := p.(map[string]any)
+		return port["name"] == target[0].(map[string]any)["targetPort"] && port["containerPort"] == int64(8000)
+	}) {
+		t.Errorf("ports %v of the pods, %v of the Service", ports, target)
+	}
+}
+
 func TestTheElectorateIsTheStatefulSetsPods(t *testing.T) {
 	set := find(t, render(t, "--set", "gateway.replicas=5"), "StatefulSet", "egress-sallyport-gateway")
 	_, args := arguments(t, containers(t, set)[0])

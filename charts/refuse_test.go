@@ -32,6 +32,8 @@ func TestRefusals(t *testing.T) {
 		{"two HTTP endpoints on one port", []string{"--set", "agent.httpPort=9871"}, []string{"agent.httpPort and gateway.httpPort are both 9871"}},
 		{"gossip on an HTTP port", []string{"--set", "gossip.port=9872"}, []string{"agent.httpPort and gossip.port are both 9872"}},
 		{"replication on the gossip's port", []string{"--set", "replication.port=7964"}, []string{"gossip.port and replication.port are both 7964"}},
+		{"the allowlist on the gossip's port", []string{"--set", "allowlist.port=7964"}, []string{"allowlist.port and gossip.port are both 7964"}},
+		{"a Service of no such type", []string{"--set", "allowlist.serviceType=ExternalName"}, []string{"/allowlist/serviceType", "'NodePort'"}},
 		{"port 0", []string{"--set", "tunnel.port=0"}, []string{"/tunnel/port", "minimum"}},
 		{"port beyond", []string{"--set", "gossip.port=65536"}, []string{"/gossip/port", "maximum"}},
 		{"VNI beyond", []string{"--set", "tunnel.vni=16777216"}, []string{"/tunnel/vni", "maximum"}},
@@ -97,6 +99,7 @@ func TestAccepted(t *testing.T) {
 		{"--set", "podMonitor.enabled=true,http.expose=true,grafanaDashboard.enabled=true"},
 		{"--set", "crds.install=false,gossip.existingSecret=theirs"},
 		{"--set", "agent.maxUnavailable=3"},
+		{"--set", "allowlist.expose=true,allowlist.port=80,allowlist.serviceType=LoadBalancer,allowlist.serviceAnnotations.a=b"},
 	} {
 		t.Run(options[1], func(t *testing.T) {
 			t.Parallel()

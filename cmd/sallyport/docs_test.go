@@ -44,6 +44,15 @@ func flagTable(cmd *cobra.Command) string {
 	return b.String()
 }
 
+// below are a command and all that are under it.
+func below(cmd *cobra.Command) []*cobra.Command {
+	all := []*cobra.Command{cmd}
+	for _, c := range cmd.Commands() {
+		all = append(all, below(c)...)
+	}
+	return all
+}
+
 func page(t *testing.T, file string) string {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -56,7 +65,7 @@ func page(t *testing.T, file string) string {
 func TestCommandsPageHasEveryCommandAndFlag(t *testing.T) {
 	before := page(t, commandsPage)
 	after := before
-	for _, cmd := range append(rootCommand().Commands(), rootCommand()) {
+	for _, cmd := range below(rootCommand()) {
 		name := cmd.CommandPath()
 		if !strings.Contains(after, "\n## "+name+"\n") {
 			t.Errorf("%s has no section of %s", commandsPage, name)

@@ -23,7 +23,7 @@ func gatewayCommand() *cobra.Command {
 	var gossipPort, flowsPort, zone uint16
 	var replicate bool
 	var join, members []string
-	var name, keyFile, timing, nodePorts string
+	var name, keyFile, timing, nodePorts, allowlist string
 	cmd := &cobra.Command{
 		Use:   "gateway",
 		Short: "Take part in holding the VIPs and translate the traffic of selected pods",
@@ -89,7 +89,7 @@ and leaves its rules; "sallyport cleanup" removes them.`,
 			}
 			gateway, err := replica.New(cmd.Context(), replica.Config{
 				Version: version(), NodeName: c.nodeName, NodeIP: r.nodeIP, VIPs: r.vips, Replicas: replicas, Members: members, Timing: timing,
-				Peers: peers, Reporter: reporter,
+				Peers: peers, Reporter: reporter, Allowlist: allowlist,
 				Gossip: gossip.Config{
 					Name: name, Bind: netip.AddrPortFrom(r.nodeIP, gossipPort), Join: join, Keys: keys, Log: log,
 				},
@@ -119,6 +119,7 @@ and leaves its rules; "sallyport cleanup" removes them.`,
 	f.Uint16Var(&flowsPort, "flows-port", 7965, "TCP port that connections are replicated over, the same on all gateways")
 	f.StringVar(&timing, "timing", "default", "how soon a failover begins, the same on all gateways: "+profiles())
 	f.Uint16Var(&zone, "conntrack-zone", 51, "connection-tracking zone of translated connections")
+	f.StringVar(&allowlist, "allowlist-listen", "", "address to serve /allowlist on to partners, and nothing else, such as 192.0.2.1:9873; without, it is on --http only")
 	f.StringVar(&nodePorts, "node-ports", "30000-32767", "Kubernetes' NodePort range, kept out of the source ports used; none for none")
 	return cmd
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 
 	"github.com/sallyport/sallyport/trace"
 )
@@ -32,16 +33,9 @@ type Program interface {
 // Serve answers on addr until the context ends: /status, /trace, /healthz, /readyz and
 // /metrics. It binds at once, so that a clash of ports is an error at start.
 func Serve(ctx context.Context, addr string, p Program, metrics *Metrics, log *slog.Logger) error {
-	listener, err := net.Listen("tcp", addr)
+	listener, err := listen("--http", addr)
 	if err != nil {
-		hint := "give ADDRESS:PORT"
-		if errors.Is(err, syscall.EADDRINUSE) {
-			hint = "give another address and port, or end what has it: the program tries again when it is restarted"
-		}
-		if at, ok := netip.ParseAddrPort(addr); ok == nil {
-			err = PortTaken(err, "tcp", at.Port())
-		}
-		return fmt.Errorf("listen for --http %s: %w (%s)", addr, err, hint)
+		return err
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics, statusCollector{p})
@@ -56,14 +50,57 @@ func Serve(ctx context.Context, addr string, p Program, metrics *Metrics, log *s
 	mux.HandleFunc("GET /healthz", verdict(p.Healthy))
 	mux.HandleFunc("GET /readyz", verdict(p.Ready))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	if more, ok := p.(interface {
+		Handlers() map[string]http.Handler
+	}); ok {
+		for pattern, h := range more.Handlers() {
+			mux.Handle(pattern, h)
+		}
+	}
+	return serve(ctx, listener, "--http", mux, log)
+}
+
+// connections that a listener for others than the node has at most.
+const connections = 1024
+
+// ServeOnly answers on addr until the context ends, what the handlers do and nothing
+// else. The flag is the one that the address was given by.
+func ServeOnly(ctx context.Context, flag, addr string, handlers map[string]http.Handler, log *slog.Logger) error {
+	listener, err := listen(flag, addr)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	for pattern, h := range handlers {
+		mux.Handle(pattern, h)
+	}
+	return serve(ctx, netutil.LimitListener(listener, connections), flag, mux, log)
+}
+
+func listen(flag, addr string) (net.Listener, error) {
+	listener, err := net.Listen("tcp", addr)
+	if err == nil {
+		return listener, nil
+	}
+	hint := "give ADDRESS:PORT"
+	if errors.Is(err, syscall.EADDRINUSE) {
+		hint = "give another address and port, or end what has it: the program tries again when it is restarted"
+	}
+	if at, ok := netip.ParseAddrPort(addr); ok == nil {
+		err = PortTaken(err, "tcp", at.Port())
+	}
+	return nil, fmt.Errorf("listen for %s %s: %w (%s)", flag, addr, err, hint)
+}
+
+func serve(ctx context.Context, listener net.Listener, flag string, handler http.Handler, log *slog.Logger) error {
 	server := &http.Server{
-		Handler: mux, ReadHeaderTimeout: 5 * time.Second,
+		Handler: handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve --http %s: %w", addr, err)
+		return fmt.Errorf("serve %s %s: %w", flag, listener.Addr(), err)
 	}
 	return nil
 }

@@ -16,6 +16,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sallyport/sallyport/allowlist"
+	"github.com/sallyport/sallyport/allowlist/endpoint"
 	"github.com/sallyport/sallyport/election"
 	"github.com/sallyport/sallyport/election/boottime"
 	"github.com/sallyport/sallyport/election/gossip"
@@ -50,6 +52,8 @@ type Config struct {
 	HTTP      string
 	StateDir  string
 	Reporter  Reporter // nil: nobody is told
+	// Allowlist is where what partners must admit is served to them; "": on HTTP only.
+	Allowlist string
 	// FlowsPort is where connections are replicated, the same on all; 0: they are not.
 	FlowsPort uint16
 }
@@ -89,13 +93,15 @@ type Replica struct {
 	mu       sync.Mutex
 	plan     gateway.Plan
 	problems []gateway.Problem
+	admitted *allowlist.List // nil before the first view
 	outcome  outcome
 	wanted   *wanted // nil before the first view
 	before   gateway.Standing
 	routes   map[uint16]bool // of the plan before
 
-	movedTo chan vip.VIP
-	mirror  *mirror // nil: connections are not replicated
+	movedTo   chan vip.VIP
+	allowlist *endpoint.Endpoint
+	mirror    *mirror // nil: connections are not replicated
 }
 
 // New starts nothing, but for the process's priority.
@@ -120,6 +126,7 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 		return nil, err
 	}
 	r.clash = host.NewClashes(cfg.SNAT.Tunnel.Marks, cfg.SNAT.Zone, r.tunnel, log)
+	r.allowlist = endpoint.New(r.admits)
 	r.loop = reconcile.New("gateway", log, r.reconcile)
 	r.view = host.NewView(source, cfg.StateDir, "gateway", r.loop.Kick, log)
 	if r.host, err = layer2.Open(); err != nil {
@@ -215,6 +222,11 @@ func (r *Replica) Run(ctx context.Context) error {
 		})
 	}
 	g.Go(func() error { return r.clash.Run(ctx) })
+	if r.cfg.Allowlist != "" {
+		g.Go(func() error {
+			return host.ServeOnly(ctx, "--allowlist-listen", r.cfg.Allowlist, r.Handlers(), r.log)
+		})
+	}
 	g.Go(func() error { return host.Serve(ctx, r.cfg.HTTP, r, r.metrics, r.log) })
 	return g.Wait()
 }
@@ -247,6 +259,7 @@ func (r *Replica) applyView(ctx context.Context) error {
 	plan, problems := gateway.Build(snap, known)
 	r.mu.Lock()
 	r.plan, r.problems = plan, problems
+	r.admit(snap, plan)
 	r.mu.Unlock()
 	table, err := snat.Table(r.cfg.SNAT, plan, ends)
 	if err != nil {

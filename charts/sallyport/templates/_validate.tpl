@@ -7,7 +7,7 @@
 {{- end }}
 
 {{- $ports := dict }}
-{{- range $name, $port := dict "gateway.httpPort" $v.gateway.httpPort "agent.httpPort" $v.agent.httpPort "gossip.port" $v.gossip.port "replication.port" $v.replication.port "tunnel.port" $v.tunnel.port }}
+{{- range $name, $port := dict "gateway.httpPort" $v.gateway.httpPort "agent.httpPort" $v.agent.httpPort "gossip.port" $v.gossip.port "replication.port" $v.replication.port "allowlist.port" $v.allowlist.port "tunnel.port" $v.tunnel.port }}
 {{- $key := int $port | toString }}
 {{- with get $ports $key }}
 {{- fail (printf "%s and %s are both %s: on one host each needs a port of its own" . $name $key) }}
