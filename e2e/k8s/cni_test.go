@@ -80,7 +80,7 @@ func (w *world) neighbours(settings ...string) {
 	w.must(w.PowerOn(holder))
 	w.must(w.AwaitNodes(w.ctx))
 	w.back(other, shop, bank)
-	w.noLeakBut(holder)
+	w.noLeak()
 }
 
 // back awaits that our programs work on every node, and that every pod of the apps runs,

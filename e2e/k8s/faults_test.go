@@ -66,7 +66,7 @@ func powerCut(w *world, l *load, holder int) {
 	w.back(l.app)
 	w.seen(l.app, asVIP)
 	l.kept(rest...)
-	w.noLeakBut(holder)
+	w.noLeak()
 }
 
 // A dead kubelet says nothing of the node's pods: nobody may end their connections, or
@@ -150,7 +150,7 @@ func failoverAlone(w *world, l *load, holder int) {
 	w.back(l.app)
 	w.seen(l.app, asVIP)
 	l.kept(rest...)
-	w.noLeakBut(holder)
+	w.noLeak()
 }
 
 func etcdRestarted(w *world, l *load, _ int) {

@@ -110,21 +110,3 @@ func (w *world) restarted(role lab.Role, j int, after time.Time, live bool) {
 		return nil
 	})
 }
-
-// noLeakBut is noLeak, but for what the pods on a node that has just booted send before
-// its agent has applied its first rules: nothing of ours is in its kernel until then, and
-// its kubelet starts the pods that were there all at once (docs/operations.md, First
-// packets of new pods). That is logged, and forgotten.
-func (w *world) noLeakBut(booted int) {
-	w.t.Helper()
-	refused, err := w.Lab.Partner.Refused()
-	w.must(err)
-	for _, r := range refused {
-		if r.Source == lab.OutsideAddr(booted) {
-			w.t.Logf("n%d booted, and before its agent did, this left: %+v", booted, r)
-			continue
-		}
-		w.t.Errorf("packets with a wrong source at the partner: %+v", r)
-	}
-	w.must(w.Lab.Partner.ForgetRefused())
-}

@@ -63,7 +63,7 @@ func TestMetalLB(t *testing.T) {
 		w.must(w.PowerOn(cut))
 		w.must(w.AwaitNodes(w.ctx))
 		w.back(other, bank)
-		w.noLeakBut(cut)
+		w.noLeak()
 	}
 	w.seen(bank, asVIP)
 	w.noLeak()

@@ -91,7 +91,7 @@ func TestWaves(t *testing.T) {
 			w.noLeak()
 			w.must(w.PowerOn(cut)) // with the pods that it had
 			w.await(w.ready(lab.Agent, cut))
-			w.noLeakBut(cut)
+			w.noLeak()
 		}
 		if n > 1 {
 			w.recede(n - 1)
