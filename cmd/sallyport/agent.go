@@ -12,6 +12,7 @@ import (
 func agentCommand() *cobra.Command {
 	var c common
 	var podRanges []string
+	var syn node.SYNRetry
 	var first firstPackets
 	cmd := &cobra.Command{
 		Use:   "agent",
@@ -40,7 +41,7 @@ Needs root or NET_ADMIN and NET_RAW. When it stops its rules stay; "sallyport cl
 			agent, err := node.New(cmd.Context(), node.Config{
 				Version: version(), NodeName: c.nodeName, NodeIP: r.nodeIP, VIPs: r.vips, Tunnel: r.tunnel,
 				Internal: r.internal, PodRanges: ranges, Netfilter: c.netfilter, HTTP: c.http, StateDir: c.stateDir,
-				Teller: teller, Gate: waiting,
+				Teller: teller, SYNRetry: syn, Gate: waiting,
 			}, r.source, log)
 			if err != nil {
 				return err
@@ -52,6 +53,9 @@ Needs root or NET_ADMIN and NET_RAW. When it stops its rules stay; "sallyport cl
 		"VIP with an inside address, as the gateways have it: ADDR,via=INSIDE (repeatable; others need no flag)")
 	first.register(cmd.Flags())
 	cmd.Flags().BoolVar(&first.gate, "cni-gate", true, "after a boot no pod starts before the node's rules are in place; false removes what an earlier agent installed for that. Needs --cni-conf-dir")
+	cmd.Flags().DurationVar(&syn.After, "syn-retry", 0,
+		"connections of selected pods to their routes' destinations, begun while a VIP moves, try again after this time instead of a second: 50ms to 1s, longer than a round trip to the partners; 0 is off. Needs Linux 6.1, cgroup v2 and CAP_BPF")
+	cmd.Flags().StringVar(&syn.CGroup, "cgroup", "/sys/fs/cgroup", "folder where the node's cgroup v2 is mounted, for --syn-retry")
 	cmd.Flags().StringSliceVar(&podRanges, "pod-cidr", nil,
 		"ranges that this node's pods send from, separated by commas; default: the podCIDRs of its Node object")
 	return cmd

@@ -27,6 +27,14 @@ type Status struct {
 	Pods     []Pod                       `json:"pods"`
 	Dropped  map[string]netfilter.Counts `json:"dropped"` // by reason
 	Problems []gateway.Problem           `json:"problems"`
+	// SYNRetry of an agent; nil: it is off, or not possible.
+	SYNRetry *SYNRetry `json:"synRetry,omitempty"`
+}
+
+// SYNRetry is how soon a connection of a route sends its SYN again.
+type SYNRetry struct {
+	AfterSeconds float64 `json:"afterSeconds"`
+	Connections  uint64  `json:"connections"` // begun under it
 }
 
 // Apply is how the last change reached the kernel.

@@ -45,6 +45,7 @@ type Config struct {
 	HTTP      string // address of the HTTP endpoint
 	StateDir  string
 	Teller    Teller // nil: nobody is told
+	SYNRetry  SYNRetry
 	Gate      gate.Config
 }
 
@@ -79,6 +80,7 @@ type Agent struct {
 
 	wanted   *wanted // nil before the first view
 	wiring  *wiring.Watch
+	retry   retry
 	tenancy gateway.Tenancy
 	before  memory // of the last apply that succeeded
 	told    []report.Event
@@ -86,6 +88,9 @@ type Agent struct {
 
 // New starts nothing.
 func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) (*Agent, error) {
+	if err := cfg.SYNRetry.check(); err != nil {
+		return nil, err
+	}
 	metrics := host.NewMetrics()
 	a := &Agent{cfg: cfg, log: log, metrics: metrics, applied: host.NewApplied(metrics), started: time.Now()}
 	var err error
@@ -98,6 +103,7 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 	a.clash = host.NewClashes(cfg.Tunnel.Marks, 0, a.tunnel, log)
 	a.loop = reconcile.New("agent", log, a.reconcile)
 	a.wiring = wiring.New(a.loop.Kick, log)
+	a.retry = retry{SYNRetry: cfg.SYNRetry, node: cfg.NodeName, log: log}
 	a.view = host.NewView(source, cfg.StateDir, "agent", a.loop.Kick, log)
 	if a.host, err = layer2.Open(); err != nil {
 		return nil, err
@@ -114,6 +120,8 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 func (a *Agent) Run(ctx context.Context) error {
 	defer a.host.Close()
 	defer a.fence.Stop()
+	a.retry.attach()
+	defer a.retry.close()
 	a.told = a.toldBefore()
 	g, ctx := errgroup.WithContext(ctx)
 	if a.cfg.Teller != nil {
@@ -178,6 +186,7 @@ func (a *Agent) applyView(ctx context.Context) error {
 	if err := errors.Join(host.PortTaken(a.tunnel.Apply(ctx, up), "udp", a.cfg.Tunnel.Port), a.filter.Apply(ctx, table)); err != nil {
 		return err
 	}
+	a.retry.apply(plan)
 	if err := a.forget(local.Pods, plan); err != nil {
 	a.wanted = &wanted{view: local, ends: ends, up: up, table: table}
 		return err
@@ -254,6 +263,7 @@ func (a *Agent) Status(ctx context.Context) host.Status {
 	s.Problems = append(s.Problems, a.filter.Problems()...)
 	s.Problems = append(s.Problems, a.tunnel.Check()...)
 	s.Problems = append(s.Problems, a.clash.Problems()...)
+	a.retry.describe(&s)
 	s.Problems = append(s.Problems, a.gate.Problems()...)
 	return s
 }
