@@ -77,8 +77,8 @@ type Agent struct {
 	mu       sync.Mutex
 	plan     gateway.Plan
 	problems []gateway.Problem
-
 	wanted   *wanted // nil before the first view
+
 	wiring  *wiring.Watch
 	retry   retry
 	tenancy gateway.Tenancy
@@ -179,6 +179,7 @@ func (a *Agent) applyView(ctx context.Context) error {
 	}
 	a.mu.Lock()
 	a.plan, a.problems = plan, problems
+	a.wanted = &wanted{view: local, ends: ends, up: up, table: table}
 	a.mu.Unlock()
 
 	// The way out first, then the rules that send packets there: these in any case, for
@@ -188,7 +189,6 @@ func (a *Agent) applyView(ctx context.Context) error {
 	}
 	a.retry.apply(plan)
 	if err := a.forget(local.Pods, plan); err != nil {
-	a.wanted = &wanted{view: local, ends: ends, up: up, table: table}
 		return err
 	}
 	a.tell(local.Pods, plan, problems)
