@@ -59,7 +59,10 @@ func (w *world) strike(ctx context.Context, f Fault, at map[Role]int) (mend func
 				_, err = w.StartOnFullDisk(r, j)
 			}
 		}
-		return func() error { return errors.Join(w.endBoth(j), w.start(j)) }, err
+		// Killed, since one that has only just started dies of a SIGTERM, too.
+		return func() error {
+			return errors.Join(w.kill(lab.Agent, j), w.kill(lab.Gateway, j), w.start(j))
+		}, err
 	case SpoiltState:
 		return nothing, errors.Join(w.kill(lab.Gateway, j), w.kill(lab.Agent, j), w.spoil(j), w.start(j))
 	case ForgetfulNode:
