@@ -14,6 +14,7 @@ import (
 type Tenancy struct {
 	homes map[Tenant]Home
 	gone  map[Tenant]*absence
+	addrs map[netip.Addr]bool // of both: most have neither, where the network shows none
 }
 
 // Tenant is a pod at one of its addresses.
@@ -71,15 +72,27 @@ const UnseenAfter = time.Minute
 func (t *Tenancy) Settle(pods []Pod, network Network, live bool, now time.Time) Settled {
 	var out Settled
 	homes, gone := make(map[Tenant]Home, len(t.homes)), map[Tenant]*absence{}
+	addrs := make(map[netip.Addr]bool, len(t.addrs))
+	out.Pods = make([]Pod, 0, len(pods))
 	for _, p := range pods {
 		if p.HostNetwork || p.Ended {
 			out.Pods = append(out.Pods, p)
 			continue
 		}
-		var addrs []netip.Addr
-		for _, addr := range p.Addrs {
-			who := Tenant{Addr: addr, Pod: p.Namespace + "/" + p.Name + "/" + p.UID}
+		here, missing := p.Addrs, false
+		stays := func(addr netip.Addr) {
+			if missing {
+				here = append(here, addr)
+			}
+		}
+		for i, addr := range p.Addrs {
 			at, seen := network.Behind[addr]
+			if !seen && !t.addrs[addr] && !network.Closed { // the network never knew it
+				stays(addr)
+				continue
+			}
+			addrs[addr] = true
+			who := Tenant{Addr: addr, Pod: p.Namespace + "/" + p.Name + "/" + p.UID}
 			away, was := t.gone[who], t.gone[who] != nil
 			home, housed := t.homes[who]
 			switch {
@@ -115,6 +128,9 @@ func (t *Tenancy) Settle(pods []Pod, network Network, live bool, now time.Time) 
 			}
 			if away != nil {
 				gone[who] = away
+				if !missing {
+					here, missing = slices.Clone(p.Addrs[:i]), true
+				}
 				continue
 			}
 			if was {
@@ -123,12 +139,12 @@ func (t *Tenancy) Settle(pods []Pod, network Network, live bool, now time.Time) 
 			if housed {
 				homes[who] = home
 			}
-			addrs = append(addrs, addr)
+			stays(addr)
 		}
-		p.Addrs = addrs
+		p.Addrs = here
 		out.Pods = append(out.Pods, p)
 	}
-	t.homes, t.gone = homes, gone
+	t.homes, t.gone, t.addrs = homes, gone, addrs
 	slices.SortFunc(out.Left, compareTenants)
 	slices.SortFunc(out.Back, compareTenants)
 	return out

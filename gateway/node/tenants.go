@@ -1,7 +1,6 @@
 package node
 
 import (
-	"net/netip"
 	"time"
 
 	"github.com/sallyport/sallyport/gateway"
@@ -9,11 +8,7 @@ import (
 
 // tenants gives the node's pods with the addresses that they still live behind.
 func (a *Agent) tenants(pods []gateway.Pod) []gateway.Pod {
-	var addrs []netip.Addr
-	for addr := range gateway.StandingOf(pods) {
-		addrs = append(addrs, addr)
-	}
-	network := a.wiring.Follow(addrs)
+	network := a.wiring.Follow(gateway.AddrsOf(pods))
 	network.Closed = a.gate.Closed()
 	s := a.tenancy.Settle(pods, network, a.view.Live(), time.Now())
 	for _, t := range s.Left {
