@@ -1,0 +1,45 @@
+package charts_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// A sooner SYN costs the agents one capability and one folder, and only where asked for.
+func TestTheSYNRetryTakesWhatItNeedsAndOnlyThen(t *testing.T) {
+	for _, c := range []struct {
+		options             []string
+		capabilities, paths string
+	}{
+		{nil, "[NET_ADMIN NET_RAW]", "[]"},
+		{[]string{"--set", "agent.synRetry=100ms"}, "[NET_ADMIN NET_RAW BPF]", "[/sys/fs/cgroup]"},
+	} {
+		agent := find(t, render(t, c.options...), "DaemonSet", "egress-sallyport-agent")
+		container := containers(t, agent)[0]
+		added, _, err := unstructured.NestedStringSlice(container, "securityContext", "capabilities", "add")
+		if err != nil || fmt.Sprint(added) != c.capabilities {
+			t.Errorf("%v: capabilities %v, %v, want %s", c.options, added, err, c.capabilities)
+		}
+		volumes, _, err := unstructured.NestedSlice(agent.Object, "spec", "template", "spec", "volumes")
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths := []string{}
+		for _, v := range volumes {
+			if path, _, _ := unstructured.NestedString(v.(map[string]any), "hostPath", "path"); strings.HasPrefix(path, "/sys") {
+				paths = append(paths, path)
+			}
+		}
+		if fmt.Sprint(paths) != c.paths {
+			t.Errorf("%v: folders of the kernel %v, want %s", c.options, paths, c.paths)
+		}
+		_, args := arguments(t, container)
+		if on := slices.Contains(args, "--syn-retry=100ms"); on != (c.options != nil) {
+			t.Errorf("%v: arguments %v", c.options, args)
+		}
+	}
+}
