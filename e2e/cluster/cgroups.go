@@ -5,11 +5,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 
 	"github.com/sallyport/sallyport/e2e/lab"
 )
 
 const cgroupRoot = "/sys/fs/cgroup"
+
+// nodeShares is the weight of all pods of a node, as the kubelet weighs those of one with
+// this machine's processors: a new cgroup would weigh as much as any one program beside it.
+var nodeShares = 1024 * runtime.NumCPU()
 
 // cgroup is node j's, under every controller. The lab removes those of its prefix.
 func (c *Cluster) cgroup(j int) string {
@@ -26,7 +32,7 @@ func (c *Cluster) makeCgroups(j int) error {
 	for _, tasks := range controllers {
 		root := filepath.Dir(tasks)
 		path := root
-		for _, part := range []string{c.Lab.Options.Prefix, lab.NodeName(j)} {
+		for i, part := range []string{c.Lab.Options.Prefix, lab.NodeName(j)} {
 			path = filepath.Join(path, part)
 			if err := os.MkdirAll(path, 0o755); err != nil {
 				return fmt.Errorf("make cgroup %s: %w", path, err)
@@ -41,6 +47,17 @@ func (c *Cluster) makeCgroups(j int) error {
 				if err := os.WriteFile(filepath.Join(path, file), all, 0o644); err != nil {
 					return fmt.Errorf("fill cgroup %s: %w", path, err)
 				}
+			}
+			shares := nodeShares
+			if i == 0 {
+				shares *= c.Lab.Options.Nodes
+			}
+			weight := filepath.Join(path, "cpu.shares")
+			if _, err := os.Stat(weight); err != nil {
+				continue // another controller's
+			}
+			if err := os.WriteFile(weight, []byte(strconv.Itoa(shares)), 0o644); err != nil {
+				return fmt.Errorf("weigh cgroup %s: %w", path, err)
 			}
 		}
 	}
