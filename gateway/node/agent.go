@@ -203,11 +203,17 @@ func (a *Agent) applyView(ctx context.Context) error {
 // local is the part of the view that concerns this node.
 func (a *Agent) local(snap gateway.Snapshot) gateway.Snapshot {
 	local := snap
-	local.Pods = nil
 	local.Internal = append(slices.Clone(snap.Internal), a.cfg.Internal...)
-	for _, p := range snap.Pods {
-		if p.Node == a.cfg.NodeName {
-			local.Pods = append(local.Pods, p)
+	here := 0
+	for i := range snap.Pods {
+		if snap.Pods[i].Node == a.cfg.NodeName {
+			here++
+		}
+	}
+	local.Pods = make([]gateway.Pod, 0, here)
+	for i := range snap.Pods {
+		if snap.Pods[i].Node == a.cfg.NodeName {
+			local.Pods = append(local.Pods, snap.Pods[i])
 		}
 	}
 	return local
