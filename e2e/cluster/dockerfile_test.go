@@ -25,11 +25,11 @@ func TestTheDockerfileIsUnderstood(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	for what, change := range map[string][2]string{
-		"another base":  {"FROM debian:", "FROM alpine:"},
-		"a further run": {"COPY --from", "RUN apt-get install -y --no-install-recommends curl \\\n\nCOPY --from"},
-		"a user":        {"ENTRYPOINT", "USER 65532\nENTRYPOINT"},
+		"another base":   {"FROM debian:", "FROM alpine:"},
+		"a further run":  {"COPY --from", "RUN apt-get install -y --no-install-recommends curl \\\n\nCOPY --from"},
+		"a user":         {"ENTRYPOINT", "USER 65532\nENTRYPOINT"},
 		"a further file": {"COPY --from", "COPY --from=build /x /y/\nCOPY --from"},
-		"no entrypoint": {"ENTRYPOINT", "#"},
+		"no entrypoint":  {"ENTRYPOINT", "#"},
 	} {
 		if r, err := readDockerfile(strings.Replace(string(text), change[0], change[1], 1)); err == nil {
 			t.Errorf("%s is not noticed: %+v", what, r)
