@@ -40,6 +40,9 @@ func (w *world) everywhere() error {
 			return err
 		}
 		for _, t := range w.talkers {
+			if err := t.known(); err != nil {
+				return err
+			}
 			for tuple, seen := range t.tuples() {
 				if got := has[tuple]; got != seen {
 					return fmt.Errorf("n%d has %s as %s, the partner sees it as %s", j, tuple, got, seen)
@@ -60,9 +63,7 @@ func (t *talker) tuples() map[conntrack.Tuple]netip.AddrPort {
 	}
 	add(unix.IPPROTO_TCP, t.ask.Local(), lab.TCPPort, t.ask.Source())
 	add(unix.IPPROTO_TCP, t.listen.Local(), lab.PushPort, t.listen.Source())
-	if t.echoSource.IsValid() {
-		add(unix.IPPROTO_UDP, t.echo.Local(), lab.UDPPort, t.echoSource)
-	}
+	add(unix.IPPROTO_UDP, t.echo.Local(), lab.UDPPort, t.echoSource)
 	return all
 }
 

@@ -114,18 +114,31 @@ func (t *talker) kept(since time.Time) error {
 			errs = append(errs, fmt.Errorf("the connection of n%d %s (%s, seen as %s) broke: %w", t.node, what, s.Local(), s.Source(), err))
 		}
 	}
+	if t.known() != nil {
+		return errors.Join(errs...)
+	}
 	for _, e := range t.echo.Since(since).Exchanges {
-		switch {
-		case e.Answered.IsZero():
-		case !t.echoSource.IsValid():
-			t.echoSource = e.Source
-		case e.Source != t.echoSource:
+		if !e.Answered.IsZero() && e.Source != t.echoSource {
 			errs = append(errs, fmt.Errorf("the UDP flow of n%d (%s), seen as %s before, was seen as %s at %s",
 				t.node, t.echo.Local(), t.echoSource, e.Source, clock(e.Sent)))
 			t.echoSource = e.Source
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// known notes what the partner saw the UDP flow as first.
+func (t *talker) known() error {
+	if t.echoSource.IsValid() {
+		return nil
+	}
+	for _, e := range t.echo.Since(time.Time{}).Exchanges {
+		if !e.Answered.IsZero() {
+			t.echoSource = e.Source
+			return nil
+		}
+	}
+	return fmt.Errorf("no answer from the partner to UDP of n%d", t.node)
 }
 
 // rightSources says what the partner saw from another address than promised.
