@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/net/netutil"
 
+	"github.com/sallyport/sallyport/doctor"
 	"github.com/sallyport/sallyport/trace"
 )
 
@@ -28,9 +29,11 @@ type Program interface {
 	Ready() error
 	// Trace looks at what this host makes of a packet.
 	Trace(ctx context.Context, q trace.Question, vip netip.Addr) TraceAnswer
+	// Doctor is what this host shows.
+	Doctor(ctx context.Context) doctor.Host
 }
 
-// Serve answers on addr until the context ends: /status, /trace, /healthz, /readyz and
+// Serve answers on addr until the context ends: /status, /trace, /doctor, /healthz, /readyz and
 // /metrics. It binds at once, so that a clash of ports is an error at start.
 func Serve(ctx context.Context, addr string, p Program, metrics *Metrics, log *slog.Logger) error {
 	listener, err := listen("--http", addr)
@@ -47,6 +50,7 @@ func Serve(ctx context.Context, addr string, p Program, metrics *Metrics, log *s
 		_ = enc.Encode(p.Status(r.Context())) // the client went away
 	})
 	mux.HandleFunc("GET /trace", serveTrace(p))
+	mux.HandleFunc("GET /doctor", serveDoctor(p))
 	mux.HandleFunc("GET /healthz", verdict(p.Healthy))
 	mux.HandleFunc("GET /readyz", verdict(p.Ready))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))

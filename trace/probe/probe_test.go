@@ -72,7 +72,7 @@ func TestAReflectorSendsNoMoreThanItGot(t *testing.T) {
 		t.Fatalf("%+v", p)
 	}
 	// It answers in turn, so an answer to the first would have been here by now.
-	_ = short.SetReadDeadline(time.Now())
+	_ = short.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 	if n, err := short.Read(make([]byte, 100)); err == nil {
 		t.Errorf("%d bytes for one", n)
 	}
