@@ -156,6 +156,9 @@ func (c *Cursor) End() Message {
 // Whole notes that the standby's kernel has the snapshot that ended so.
 func (c *Cursor) Whole(seq uint64) { c.whole = c.whole || !c.lost && seq == c.base }
 
+// Complete tells that the standby lacks nothing but the latest batches, and gets them.
+func (c *Cursor) Complete() bool { return !c.lost && c.whole }
+
 // CaughtUp tells that the standby has everything that was added.
 func (c *Cursor) CaughtUp() bool {
 	return !c.lost && c.whole && c.acked == c.log.next() && len(c.log.pending) == 0

@@ -46,6 +46,9 @@ type Listener struct {
 	fd    int
 	ended *os.File // becomes readable when Run is to end
 	end   int      // its descriptor
+	asked *os.File // becomes readable when somebody waits for Flush
+	ask   int      // its descriptor
+	flush chan chan struct{}
 	once  sync.Once
 	buf   []byte
 	batch []Event
@@ -75,12 +78,20 @@ func Listen(zone uint16) (*Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to connection-tracking events: %w", err)
 	}
-	end, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		_ = unix.Close(fd)
-		return nil, fmt.Errorf("make a descriptor that ends the subscription to connection-tracking events: %w", err)
+	var eventfds [2]int
+	for i := range eventfds {
+		if eventfds[i], err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+			for _, open := range append(eventfds[:i:i], fd) {
+				_ = unix.Close(open)
+			}
+			return nil, fmt.Errorf("make a descriptor that wakes the subscription to connection-tracking events: %w", err)
+		}
 	}
-	return &Listener{zone: zone, fd: fd, end: end, ended: os.NewFile(uintptr(end), "eventfd"), buf: make([]byte, 1<<16)}, nil
+	end, ask := eventfds[0], eventfds[1]
+	return &Listener{
+		zone: zone, fd: fd, end: end, ended: os.NewFile(uintptr(end), "eventfd"),
+		ask: ask, asked: os.NewFile(uintptr(ask), "eventfd"), flush: make(chan chan struct{}, 64), buf: make([]byte, 1<<16),
+	}, nil
 }
 
 // Close ends the subscription.
@@ -88,7 +99,41 @@ func (l *Listener) Close() {
 	l.once.Do(func() {
 		_ = unix.Close(l.fd)
 		_ = l.ended.Close()
+		_ = l.asked.Close()
 	})
+}
+
+// Flush returns when everything that had happened before the call has been handed on,
+// which Run does.
+func (l *Listener) Flush(ctx context.Context) error {
+	done := make(chan struct{})
+	select {
+	case l.flush <- done:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for connection-tracking events: %w", ctx.Err())
+	}
+	if _, err := l.asked.Write([]byte{7: 1}); err != nil {
+		return fmt.Errorf("wake the reader of connection-tracking events: %w", err)
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for connection-tracking events: %w", ctx.Err())
+	}
+}
+
+// waiting takes those who wait for Flush.
+func (l *Listener) waiting() (all []chan struct{}) {
+	_, _ = unix.Read(l.ask, make([]byte, 8)) // EAGAIN: nobody does
+	for {
+		select {
+		case done := <-l.flush:
+			all = append(all, done)
+		default:
+			return all
+		}
+	}
 }
 
 // Run hands on events until the context ends, some at a time, which are the callee's
@@ -97,9 +142,10 @@ func (l *Listener) Close() {
 func (l *Listener) Run(ctx context.Context, each func([]Event)) error {
 	defer context.AfterFunc(ctx, func() { _, _ = l.ended.Write([]byte{7: 1}) })() // eight bytes, not all zero
 	for {
-		if err := wait(never, l.end, l.fd); err != nil {
+		if err := wait(never, l.end, l.ask, l.fd); err != nil {
 			return err
 		}
+		waiting := l.waiting()
 		for more := true; more; {
 			if ctx.Err() != nil {
 				return nil
@@ -112,7 +158,10 @@ func (l *Listener) Run(ctx context.Context, each func([]Event)) error {
 				each(l.batch)
 			}
 		}
-		if err := wait(together, l.end); err != nil {
+		for _, done := range waiting {
+			close(done)
+		}
+		if err := wait(together, l.end, l.ask); err != nil {
 			return err
 		}
 	}
@@ -120,7 +169,7 @@ func (l *Listener) Run(ctx context.Context, each func([]Event)) error {
 
 // wait until one of the descriptors is readable or the time is over.
 func wait(milliseconds int, fds ...int) error {
-	polled := make([]unix.PollFd, 0, 2)
+	polled := make([]unix.PollFd, 0, 3)
 	for _, fd := range fds {
 		polled = append(polled, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
 	}

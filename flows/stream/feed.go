@@ -1,6 +1,8 @@
 package stream
 
 import (
+	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +20,7 @@ type Feed struct {
 	mu      sync.Mutex
 	log     *flows.Log
 	news    chan struct{} // closed when there is a new batch, or the end
+	heard   chan struct{} // closed when a standby has acknowledged something, or at the end
 	ended   bool
 	streams map[*stream]bool
 
@@ -34,7 +37,7 @@ func newFeed(vip string, term uint64, whole bool, snapshot func() ([]flows.Flow,
 	log.Whole = whole
 	return &Feed{
 		vip: vip, snapshot: snapshot, now: now, observe: observe,
-		log: log, news: make(chan struct{}), streams: map[*stream]bool{},
+		log: log, news: make(chan struct{}), heard: make(chan struct{}), streams: map[*stream]bool{},
 	}
 }
 
@@ -83,8 +86,12 @@ func (f *Feed) wake() {
 func (f *Feed) end() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.ended {
+		return
+	}
 	f.ended = true
 	f.wake()
+	close(f.heard)
 	for s := range f.streams {
 		_ = s.conn.NetConn().Close() // at once, whatever is being written
 	}
@@ -95,6 +102,8 @@ type Standby struct {
 	Name     string
 	Lag      time.Duration
 	CaughtUp bool
+	// Complete tells that it lacks nothing but what it lags by.
+	Complete bool
 }
 
 // Feedback of a feed.
@@ -111,7 +120,30 @@ func (f *Feed) Feedback() Feedback {
 	defer f.mu.Unlock()
 	b := Feedback{Bytes: f.bytes.Load(), Snapshots: f.snapshots.Load(), Kept: f.log.Bytes()}
 	for s := range f.streams {
-		b.Standbys = append(b.Standbys, Standby{Name: s.name, Lag: s.cursor.Lag(f.now()), CaughtUp: s.cursor.CaughtUp()})
+		b.Standbys = append(b.Standbys, Standby{Name: s.name, Lag: s.cursor.Lag(f.now()), CaughtUp: s.cursor.CaughtUp(), Complete: s.cursor.Complete()})
 	}
 	return b
+}
+
+// Await returns when a standby has everything that was added before the call.
+func (f *Feed) Await(ctx context.Context, standby string) error {
+	for {
+		f.mu.Lock()
+		caughtUp, ended, heard := false, f.ended, f.heard
+		for s := range f.streams {
+			caughtUp = caughtUp || s.name == standby && s.cursor.CaughtUp()
+		}
+		f.mu.Unlock()
+		switch {
+		case ended:
+			return fmt.Errorf("wait for %s to catch up with VIP %s: it is not held here any more", standby, f.vip)
+		case caughtUp:
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s to catch up with VIP %s: %w", standby, f.vip, ctx.Err())
+		case <-heard:
+		}
+	}
 }

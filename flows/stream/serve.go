@@ -275,6 +275,10 @@ func (st *stream) listen() error {
 			done = st.cursor.Ack(m.Seq)
 		}
 		now := f.now()
+		if !f.ended {
+			close(f.heard)
+			f.heard = make(chan struct{})
+		}
 		f.mu.Unlock()
 		for _, b := range done {
 			f.observe(now - b.At)

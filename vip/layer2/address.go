@@ -75,6 +75,16 @@ func (h *Host) deleteAddress(a address) error {
 	return fmt.Errorf("remove %s from interface %d: %w", a.addr, a.index, err)
 }
 
+// forgetNeighbour forgets which host had the address before this one: it may have
+// moved since, and what is sent there instead of being resolved anew is lost.
+func (h *Host) forgetNeighbour(a address) error {
+	n := &netlink.Neigh{LinkIndex: a.index, IP: a.addr.AsSlice()}
+	if err := h.links.NeighDel(n); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
+		return fmt.Errorf("forget which host had %s before: %w", a.addr, err)
+	}
+	return nil
+}
+
 func (h *Host) addressRequest(kind, flags int, addr netip.Addr, index int, scope uint8) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(kind, flags|unix.NLM_F_ACK)
 	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: h.routes}
@@ -181,7 +191,11 @@ func (h *Host) Cleanup(vips []netip.Addr) error {
 	if err != nil {
 		return err
 	}
+	r, err := NewRelay(h, nil)
+	if err != nil {
+		return errors.Join(err, f.Stop())
+	}
 	// First the addresses: without the fence they would be answered for.
 	_, err = h.Reap(vips)
-	return errors.Join(err, f.Remove(), f.Stop())
+	return errors.Join(err, f.Remove(), f.Stop(), r.Remove(), r.Stop())
 }

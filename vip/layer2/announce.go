@@ -121,7 +121,8 @@ func (a *Announcer) announce(v vip.VIP, ends []end) {
 }
 
 // Release stops announcing and removes the addresses, in the reverse order of Claim.
-// What is gone already is no error. The fence is closed by the caller.
+// What is gone already is no error. The fence is closed by the caller: before, so that what is
+// under way is dropped, or after, so that it still leaves.
 func (a *Announcer) Release(v vip.VIP) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -152,7 +153,7 @@ func (a *Announcer) remove(v vip.VIP) error {
 	for _, addr := range v.Addrs() {
 		for _, have := range all {
 			if have.addr == addr && a.host.ours(have, v.Addrs()) {
-				errs = append(errs, a.host.deleteAddress(have))
+				errs = append(errs, a.host.forgetNeighbour(have), a.host.deleteAddress(have))
 			}
 		}
 	}

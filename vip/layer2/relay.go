@@ -1,0 +1,153 @@
+package layer2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+	"sigs.k8s.io/knftables"
+
+	"github.com/sallyport/sallyport/vip"
+)
+
+// RelayTable is the name of the relay's table, of the netdev family.
+const RelayTable = "sally_relay"
+
+const relayed = "relayed" // the counter
+
+// Relay passes on what comes to this host for a VIP that it has handed over. Neighbours
+// learn within milliseconds that a VIP has moved, and until then they send here: such
+// a packet goes out again as it came, to whoever answers for the VIP. While nobody does, the
+// kernel's queue for an address that is being resolved keeps it (arp_queue,
+// net/core/neighbour.c), so that between two holders packets are late and not lost.
+//
+// It works before the packet is routed: forwarded as any other it would meet the
+// rules of this host, and the sender would be told of a shorter way. Nothing is translated
+// and nothing leaves with the VIP as source. A VIP that this host has is left alone, so that
+// a relay that outlives its purpose does no harm.
+type Relay struct {
+	host *Host
+	vips []vip.VIP
+
+	mu    sync.Mutex
+	nft   *nftables.Conn
+	users int
+}
+
+// NewRelay is for the VIPs that have an interface here.
+func NewRelay(h *Host, vips []vip.VIP) (*Relay, error) {
+	r := &Relay{host: h, vips: vips}
+	err := h.inside(func() error {
+		var err error
+		r.nft, err = nftables.New(nftables.AsLasting())
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open nfnetlink: %w", err)
+	}
+	return r, nil
+}
+
+// Stop gives the relay's socket back.
+func (r *Relay) Stop() error { return r.nft.CloseLasting() }
+
+// Up puts the relay there until as many calls of Down. It changes nothing as long as
+// this host has the VIPs.
+func (r *Relay) Up(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.users > 0 {
+		r.users++
+		return nil
+	}
+	err := r.host.inside(func() error {
+		nft, err := knftables.New("", "")
+		if err != nil {
+			return err
+		}
+		tx := nft.NewTransaction()
+		table := &knftables.Table{Family: knftables.NetDevFamily, Name: RelayTable}
+		tx.Add(table)
+		tx.Delete(table)
+		tx.Add(table)
+		tx.Add(&knftables.Counter{Family: knftables.NetDevFamily, Table: RelayTable, Name: relayed})
+		chains := map[string]string{} // by interface, whose name need not be one for a chain
+		for _, v := range r.vips {
+			for i, addr := range v.Addrs() {
+				r.rule(tx, chains, addr.String(), []string{v.Interface, v.ViaInterface}[i])
+			}
+		}
+		return nft.Run(ctx, tx)
+	})
+	if err != nil {
+		return fmt.Errorf("install the relay (table %s; needs nft_fwd_netdev and nft_fib_netdev): %w", RelayTable, err)
+	}
+	r.users++
+	return nil
+}
+
+func (r *Relay) rule(tx *knftables.Transaction, chains map[string]string, addr, iface string) {
+	if chains[iface] == "" {
+		chains[iface] = "in" + strconv.Itoa(len(chains))
+		tx.Add(&knftables.Chain{
+			Family: knftables.NetDevFamily, Table: RelayTable, Name: chains[iface],
+			Type: knftables.PtrTo(knftables.FilterType), Hook: knftables.PtrTo(knftables.IngressHook),
+			Priority: knftables.PtrTo(knftables.BaseChainPriority("-500")), Device: knftables.PtrTo(iface),
+		})
+	}
+	// What a card in promiscuous mode overhears is not for this host to pass on.
+	tx.Add(&knftables.Rule{Family: knftables.NetDevFamily, Table: RelayTable, Chain: chains[iface], Rule: knftables.Concat(
+		"meta pkttype host ip daddr", addr, "fib daddr type != local counter name", relayed,
+		"fwd ip to", addr, "device", strconv.Quote(iface))})
+}
+
+// Down takes the relay away when nobody needs it any more.
+func (r *Relay) Down() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.users--; r.users > 0 {
+		return nil
+	}
+	return r.remove()
+}
+
+// Remove takes away what an earlier process left. It is no error if there is nothing.
+func (r *Relay) Remove() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.users = 0
+	return r.remove()
+}
+
+func (r *Relay) remove() error {
+	r.nft.DelTable(relayTable())
+	if err := r.nft.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove table %s of the relay: %w", RelayTable, err)
+	}
+	return nil
+}
+
+func relayTable() *nftables.Table {
+	return &nftables.Table{Name: RelayTable, Family: nftables.TableFamilyNetdev}
+}
+
+// Passed is how many packets the relay has passed on since it was put up.
+func (r *Relay) Passed() (uint64, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	obj, err := r.nft.GetObject(&nftables.NamedObj{Table: relayTable(), Name: relayed, Type: nftables.ObjTypeCounter})
+	if err != nil {
+		return 0, fmt.Errorf("read counter %s of the relay: %w", relayed, err)
+	}
+	if n, ok := obj.(*nftables.NamedObj); ok {
+		if c, ok := n.Obj.(*expr.Counter); ok {
+			return c.Packets, nil
+		}
+	}
+	return 0, fmt.Errorf("read counter %s of the relay: it is no counter", relayed)
+}
