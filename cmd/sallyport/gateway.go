@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,6 +23,7 @@ func gatewayCommand() *cobra.Command {
 	var replicas int
 	var gossipPort, flowsPort, zone uint16
 	var replicate bool
+	var handover time.Duration
 	var join, members []string
 	var name, keyFile, timing, nodePorts, allowlist string
 	cmd := &cobra.Command{
@@ -32,8 +34,8 @@ puts the address on its interface and translates what the nodes' agents send it.
 A VIP moves within a lease of its holder's death, and a quorum of the replicas
 (2 of 3) must be alive.
 
-Needs root or NET_ADMIN, NET_RAW and SYS_NICE. When it stops it hands its VIPs over
-and leaves its rules; "sallyport cleanup" removes them.`,
+Needs root or NET_ADMIN, NET_RAW and SYS_NICE. When it stops (SIGTERM) it hands its VIPs over,
+without losing a connection where another gateway is fit, and leaves its rules; "sallyport cleanup" removes them.`,
 		Example: `  sallyport gateway --node-name n1 --node-ip 192.0.2.1 --vip 192.0.2.10@eth0 --replicas 3 \
     --join 192.0.2.1,192.0.2.2,192.0.2.3 --gossip-key-file key --source dir:/etc/sallyport`,
 		Args: cobra.NoArgs,
@@ -61,6 +63,9 @@ and leaves its rules; "sallyport cleanup" removes them.`,
 			}
 			if !replicate {
 				flowsPort = 0
+			}
+			if handover <= 0 {
+				errs = append(errs, fmt.Errorf("--handover-timeout %v: give more than zero, normally 5s", handover))
 			}
 			if zone == 0 {
 				errs = append(errs, errors.New("--conntrack-zone 0 is the host's own: give a number from 1 to 65535"))
@@ -96,7 +101,7 @@ and leaves its rules; "sallyport cleanup" removes them.`,
 				KeyFile:  keyFile,
 				SNAT:     snat.Config{Tunnel: r.tunnel, Zone: zone, NodePorts: ports},
 				Internal: r.internal, Netfilter: c.netfilter, HTTP: c.http, StateDir: filepath.Clean(c.stateDir),
-				FlowsPort: flowsPort,
+				FlowsPort: flowsPort, HandoverTimeout: handover,
 			}, r.source, log)
 			if err != nil {
 				return err
@@ -117,6 +122,8 @@ and leaves its rules; "sallyport cleanup" removes them.`,
 	f.Uint16Var(&gossipPort, "gossip-port", 7964, "UDP and TCP port of the gossip")
 	f.BoolVar(&replicate, "replicate", true, "keep the connections of every VIP in the kernels of all gateways, so that they survive a failover")
 	f.Uint16Var(&flowsPort, "flows-port", 7965, "TCP port that connections are replicated over, the same on all gateways")
+	f.DurationVar(&handover, "handover-timeout", 5*time.Second,
+		"how long a VIP waits for a gateway that is fit to take it, when this one stops or is asked to hand it over")
 	f.StringVar(&timing, "timing", "default", "how soon a failover begins, the same on all gateways: "+profiles())
 	f.Uint16Var(&zone, "conntrack-zone", 51, "connection-tracking zone of translated connections")
 	f.StringVar(&allowlist, "allowlist-listen", "", "address to serve /allowlist on to partners, and nothing else, such as 192.0.2.1:9873; without, it is on --http only")

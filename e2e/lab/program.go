@@ -35,7 +35,7 @@ const (
 )
 
 // stopTimeout is how long a program may take to end after SIGTERM.
-const stopTimeout = 10 * time.Second
+const stopTimeout = 30 * time.Second
 
 type programKey struct {
 	role Role

@@ -34,7 +34,8 @@ type Program interface {
 }
 
 // Serve answers on addr until the context ends: /status, /trace, /doctor, /healthz, /readyz and
-// /metrics. It binds at once, so that a clash of ports is an error at start.
+// /metrics, and of a gateway POST /handover. It binds at once, so that a clash of
+// ports is an error at start.
 func Serve(ctx context.Context, addr string, p Program, metrics *Metrics, log *slog.Logger) error {
 	listener, err := listen("--http", addr)
 	if err != nil {
@@ -53,6 +54,9 @@ func Serve(ctx context.Context, addr string, p Program, metrics *Metrics, log *s
 	mux.HandleFunc("GET /doctor", serveDoctor(p))
 	mux.HandleFunc("GET /healthz", verdict(p.Healthy))
 	mux.HandleFunc("GET /readyz", verdict(p.Ready))
+	if h, ok := p.(handsOver); ok {
+		mux.HandleFunc("POST /handover", handOver(h))
+	}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	if more, ok := p.(interface {
 		Handlers() map[string]http.Handler

@@ -40,6 +40,8 @@ type mirror struct {
 	parts    []*part
 	byVIP    map[netip.Addr]*part
 	overruns atomic.Uint64
+
+	listener atomic.Pointer[conntrack.Listener]
 }
 
 // newMirror starts nothing.
@@ -93,6 +95,7 @@ func (m *mirror) run(ctx context.Context) error {
 		return err
 	}
 	defer listener.Close()
+	m.listener.Store(listener)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
 		priority.Ordinary(func() { err = listener.Run(ctx, m.events) })
@@ -164,6 +167,44 @@ func (m *mirror) address(name string) (netip.AddrPort, error) {
 		}
 	}
 	return netip.AddrPort{}, fmt.Errorf("the address of gateway %s is not known yet", name)
+}
+
+// lack is what keeps a standby from going on with a VIP's connections, "" for nothing.
+// A nil mirror's need none.
+func (m *mirror) lack(addr netip.Addr, standby string) string {
+	if m == nil {
+		return ""
+	}
+	if f := m.byVIP[addr].feed.Load(); f != nil {
+		for _, s := range f.Feedback().Standbys {
+			switch {
+			case s.Name != standby:
+			case !s.Complete:
+				return "is catching up with the connections"
+			case s.Lag > nearly:
+				return fmt.Sprintf("lags by %v", s.Lag.Round(time.Millisecond))
+			default:
+				return ""
+			}
+		}
+	}
+	return "does not follow the connections"
+}
+
+// finish returns when a standby has every connection that there is: packets have
+// stopped to make any.
+func (m *mirror) finish(ctx context.Context, addr netip.Addr, standby string) error {
+	if m == nil {
+		return nil
+	}
+	listener, feed := m.listener.Load(), m.byVIP[addr].feed.Load()
+	if listener == nil || feed == nil {
+		return fmt.Errorf("the connections of %s are not told to %s", addr, standby)
+	}
+	if err := listener.Flush(ctx); err != nil {
+		return err
+	}
+	return feed.Await(ctx, standby)
 }
 
 // counting is how often the entries are counted: it reads the whole table.

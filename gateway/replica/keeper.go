@@ -46,6 +46,8 @@ type keeper struct {
 	held  map[string]bool // owned by run
 	// tries are of VIPs whose last claim failed; owned by run.
 	tries map[string]*attempts
+	// again are VIPs held whose address was withdrawn and is to be put back.
+	again map[string]bool
 	// failed are the VIPs that are leased but whose address is not in place, and why.
 	failed map[string]string
 
@@ -57,7 +59,7 @@ type keeper struct {
 func newKeeper(f fence, c claimer, now func() time.Duration, log *slog.Logger) *keeper {
 	return &keeper{
 		fence: f, claimer: c, now: now, log: log, vips: map[string]vip.VIP{}, until: map[string]time.Duration{},
-		wake: make(chan struct{}, 1), held: map[string]bool{}, tries: map[string]*attempts{}, failed: map[string]string{},
+		wake: make(chan struct{}, 1), held: map[string]bool{}, tries: map[string]*attempts{}, again: map[string]bool{}, failed: map[string]string{},
 	}
 }
 
@@ -71,10 +73,7 @@ func (k *keeper) lease(v vip.VIP, until time.Duration) {
 	if until == 0 {
 		k.close(name, v)
 	}
-	select {
-	case k.wake <- struct{}{}:
-	default:
-	}
+	k.rouse()
 }
 
 // close silences the VIP. Should the kernel refuse, it ends with the lease.
@@ -142,8 +141,12 @@ func (k *keeper) hold(ctx context.Context, name string, v vip.VIP) {
 		}
 		return
 	}
+	k.mu.Lock()
+	again := k.again[name]
+	delete(k.again, name)
+	k.mu.Unlock()
 	tries := k.tries[name]
-	if k.held[name] && (tries == nil || !tries.due(k.now())) {
+	if k.held[name] && !again && (tries == nil || !tries.due(k.now())) {
 		return
 	}
 	// Held even when it failed half way: what was done must be undone.
@@ -193,7 +196,27 @@ func (k *keeper) release(name string, v vip.VIP) {
 	}
 	k.mu.Lock()
 	delete(k.failed, name)
+	delete(k.again, name)
 	k.mu.Unlock()
+}
+
+// withdraw takes the address of a VIP off that is held on: what comes for it waits, and
+// what is under way still leaves.
+func (k *keeper) withdraw(v vip.VIP) error { return k.claimer.Release(v) }
+
+// restore puts the address of a VIP back if it is still held.
+func (k *keeper) restore(v vip.VIP) {
+	k.mu.Lock()
+	k.again[v.Addr.String()] = true
+	k.mu.Unlock()
+	k.rouse()
+}
+
+func (k *keeper) rouse() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
 }
 
 // failures are the VIPs that are leased but not in place, with the reason.

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -33,6 +34,8 @@ type electorate struct {
 	log       *slog.Logger
 	vips      map[string]vip.VIP
 	standing  <-chan standing // changes of what this replica may stand for
+	turns     chan func()     // asked for by others
+	ended     chan struct{}   // closed when nobody takes them any more
 	electors  electors
 	// lost is told of every VIP that another member has taken.
 	lost func(v vip.VIP)
@@ -54,6 +57,7 @@ type standing struct {
 }
 
 func (e *electorate) run(ctx context.Context) error {
+	defer close(e.ended)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -74,6 +78,8 @@ func (e *electorate) run(ctx context.Context) error {
 				continue
 			}
 			e.do(func(now time.Duration) election.Ready { return e.machine.Step(now, message) })
+		case turn := <-e.turns:
+			turn()
 		case s := <-e.standing:
 			e.do(func(now time.Duration) election.Ready { return e.machine.SetEligible(now, s.vip, s.ok, s.reason) })
 		}
@@ -152,6 +158,65 @@ func (e *electorate) states() []election.Status {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.machine.Status()
+}
+
+// state of one VIP as the election has it now.
+func (e *electorate) state(addr netip.Addr) election.Status {
+	for _, s := range e.states() {
+		if s.VIP == addr.String() {
+			return s
+		}
+	}
+	return election.Status{}
+}
+
+// offer asks who else would hold the VIP.
+func (e *electorate) offer(addr netip.Addr) {
+	e.ask(func(now time.Duration) election.Ready { return e.machine.Offer(now, addr.String()) })
+}
+
+// handOver lets go of the VIP in favour of another. When it returns, the VIP is silent here.
+func (e *electorate) handOver(addr netip.Addr, heir string) error {
+	err := errors.New("the election has ended")
+	e.ask(func(now time.Duration) (r election.Ready) {
+		r, err = e.machine.HandOver(now, addr.String(), heir)
+		return r
+	})
+	return err
+}
+
+// bar keeps this replica from holding the VIP.
+func (e *electorate) bar(addr netip.Addr, reason string) {
+	e.ask(func(now time.Duration) election.Ready {
+		return e.machine.SetEligible(now, addr.String(), false, reason)
+	})
+}
+
+// ask has the loop take a turn, and returns when it is carried out, or never will be. Two
+// turns at a time could carry out their leases in the wrong order.
+func (e *electorate) ask(turn func(now time.Duration) election.Ready) {
+	done := make(chan struct{})
+	select {
+	case e.turns <- func() { e.do(turn); close(done) }:
+		<-done
+	case <-e.ended:
+	}
+}
+
+// awaitHolder waits until somebody else is seen to hold.
+func (e *electorate) awaitHolder(ctx context.Context, addr netip.Addr) (string, error) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		if s := e.state(addr); s.Holder != "" {
+			return s.Holder, nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("it was let go, and nobody was seen to take it: %w", ctx.Err())
+		case <-tick.C:
+		}
+	}
 }
 
 // holds tells whether this replica's lease on the address lasts now.

@@ -56,6 +56,8 @@ type Config struct {
 	Allowlist string
 	// FlowsPort is where connections are replicated, the same on all; 0: they are not.
 	FlowsPort uint16
+	// HandoverTimeout is how long a VIP waits for a successor before it is released.
+	HandoverTimeout time.Duration
 }
 
 // Peers finds the hosts of all gateways.
@@ -85,6 +87,8 @@ type Replica struct {
 	host       *layer2.Host
 	fence      *layer2.Fence
 	announcer  *layer2.Announcer
+	relay      *layer2.Relay
+	handovers  handovers
 	keeper     *keeper
 	electorate *electorate
 	watch      *watch
@@ -157,7 +161,7 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 	r.keeper.unfit = r.watch.bar
 	r.electorate = &electorate{
 		messenger: r.gossip, keeper: r.keeper, now: boottime.Now, log: log, vips: r.watch.vips(),
-		standing: r.watch.changes, machine: machine, transitions: map[string]map[string]uint64{},
+		standing: r.watch.changes, turns: make(chan func()), ended: make(chan struct{}), machine: machine, transitions: map[string]map[string]uint64{},
 		id: cfg.Gossip.Name, electors: electors, lost: r.moved, strangers: map[string]time.Time{},
 	}
 	if cfg.FlowsPort != 0 {
@@ -165,6 +169,9 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 			return nil, err
 		}
 		r.electorate.changed = r.mirror.changed
+	}
+	if r.relay, err = layer2.NewRelay(r.host, r.watch.holdable()); err != nil {
+		return nil, err
 	}
 	r.conflicts = &conflicts{host: r.host, vips: r.watch.holdable(), holds: r.electorate.holds, log: log, seen: map[string]layer2.Conflict{}}
 	r.keeper.claimed = r.conflicts.probe
@@ -179,6 +186,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	all := vip.Addrs(r.cfg.VIPs)
 	defer r.host.Close()
 	defer r.fence.Stop()
+	defer r.relay.Stop()
 	defer r.announcer.Close()
 	if err := r.fence.Install(ctx, all, r.lease); err != nil {
 		return err
@@ -190,7 +198,23 @@ func (r *Replica) Run(ctx context.Context) error {
 	if len(stale) > 0 {
 		r.log.Warn("removed VIPs that an earlier run left on this host", "vips", stale)
 	}
+	if err := r.relay.Remove(); err != nil {
+		return err
+	}
+	// What was begun ends when nothing is left to hand over.
+	stopped, ctx := ctx, context.WithoutCancel(ctx)
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer leave()
+		select {
+		case <-ctx.Done():
+		case <-stopped.Done():
+			r.leave(ctx)
+		}
+		return nil
+	})
 	// Gossip and keeper outlive the election, which says farewell through them.
 	after, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
@@ -206,7 +230,7 @@ func (r *Replica) Run(ctx context.Context) error {
 		defer end()
 		return r.electorate.run(ctx)
 	})
-	g.Go(func() error { return r.watch.run(ctx) })
+	g.Go(func() error { return r.watch.run(stopped) })
 	g.Go(func() error { return r.view.Run(ctx) })
 	g.Go(func() error { return r.loop.Run(ctx) })
 	g.Go(func() error { return r.conflicts.run(ctx) })
