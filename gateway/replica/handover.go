@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/election"
+	"github.com/sallyport/sallyport/election/gossip"
 	"github.com/sallyport/sallyport/gateway/host"
 	"github.com/sallyport/sallyport/vip"
 )
@@ -154,7 +155,7 @@ func (r *Replica) heir(ctx context.Context, v vip.VIP, to string) (string, error
 		if s.Role != election.Holder {
 			return "", errors.New("it is not held here any more")
 		}
-		if len(s.Voters) < 2 {
+		if !slices.ContainsFunc(r.gossip.Members(), func(m gossip.Member) bool { return m.Alive && !m.Self }) {
 			return "", errAlone
 		}
 		var why []string
@@ -172,7 +173,7 @@ func (r *Replica) heir(ctx context.Context, v vip.VIP, to string) (string, error
 			}
 		}
 		if why == nil {
-			why = []string{"gateway " + to + " is not heard"}
+			why = []string{"no gateway that has a vote is heard"}
 		}
 		if ctx.Err() != nil {
 			return "", fmt.Errorf("no gateway was fit within %v: %s", r.cfg.HandoverTimeout, strings.Join(why, "; "))
