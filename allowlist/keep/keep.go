@@ -126,9 +126,9 @@ func (k *Keeper) say(what string, err error) {
 	}
 	before := k.said[what]
 	k.said[what] = now
-	switch {
-	case now == before:
-	case now == "":
+	switch now {
+	case before:
+	case "":
 		k.log.Info("no longer amiss", "what", what)
 	default:
 		k.log.Error(what, "error", err)

@@ -143,8 +143,8 @@ func TestWhatIsNoListIsNotDelivered(t *testing.T) {
 	answers := map[string]http.HandlerFunc{
 		"a page":     func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>sign in</html>") },
 		"nothing":    func(http.ResponseWriter, *http.Request) {},
-		"an error":   func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no view", 503) },
-		"unmodified": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(304) },
+		"an error":   func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no view", http.StatusServiceUnavailable) },
+		"unmodified": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotModified) },
 		"cut short": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "999")
 			io.WriteString(w, "{")
