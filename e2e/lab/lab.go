@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
@@ -28,6 +29,8 @@ type Lab struct {
 	pods     map[string]*Pod
 	programs map[programKey]*Program
 	closers  []func() error // clients, watches and captures still running
+	// leaveCgroup takes this process out of the lab's control group; nil: it is not in it.
+	leaveCgroup func() error
 }
 
 // machine is a namespace that plays a host, and a netlink socket in it.
@@ -60,6 +63,13 @@ func Up(o Options) (_ *Lab, err error) {
 	}()
 	if err := removeLeftovers(o.Prefix, o.Dir); err != nil {
 		return nil, err
+	}
+	if o.SYNRetry > 0 {
+		args, err := l.joinCgroup()
+		if err != nil {
+			return nil, err
+		}
+		l.Options.AgentArgs = append(slices.Clone(o.AgentArgs), args...)
 	}
 	if err := l.makeFolders(); err != nil {
 		return nil, err
@@ -123,6 +133,9 @@ func (l *Lab) Close() error {
 	}
 	l.spawner.close()
 	l.letGo()
+	if l.leaveCgroup != nil {
+		errs = append(errs, l.leaveCgroup())
+	}
 	errs = append(errs, removeLeftovers(l.Options.Prefix, l.Options.Dir), l.guard.done())
 	return errors.Join(errs...)
 }

@@ -46,7 +46,7 @@ func RemoveCgroups(name string) error {
 const removeCgroups = `
 for i in 1 2 3 4 5 6 7 8 9 10; do
 	left=
-	for path in /sys/fs/cgroup/*/"$1"; do
+	for path in /sys/fs/cgroup/*/"$1" /sys/fs/cgroup/"$1"; do
 		[ -d "$path" ] || continue
 		find "$path" -depth -type d -exec rmdir {} + 2>/dev/null || left=$path
 	done

@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"time"
 )
 
 // Masquerade is how the nodes' CNI gives pods the node's address on their way out.
@@ -71,6 +72,9 @@ type Options struct {
 	RPFilter int
 	// GossipPort that CutGossip drops, default 7964.
 	GossipPort int
+	// SYNRetry is the agents' --syn-retry; the lab's process is then in a control group
+	// of the lab's.
+	SYNRetry time.Duration
 	// GatewayArgs and AgentArgs are further flags for the programs.
 	GatewayArgs, AgentArgs []string
 	// Env is added to the programs' environment, as "NAME=value".

@@ -15,7 +15,8 @@ type contender struct {
 	name, title string
 	// raise lets traffic of every node's pod flow by the VIP, and says who holds it.
 	raise func(*world) (holder int, down func() error, err error)
-	args  []string // of the gateways
+	args  []string      // of the gateways
+	retry time.Duration // the agents' --syn-retry
 	// strike gives the moment of the fault.
 	strike func(*world, int) (time.Time, error)
 }
@@ -45,6 +46,7 @@ var contenders = []contender{
 	{name: "crash", title: "crash of the node", raise: sallyport, strike: powerCut},
 	{name: "keepalived", title: "crash of the node, keepalived", raise: keepalived, strike: powerCut},
 	{name: "fast", title: "crash of the node, `--timing fast`", raise: sallyport, args: []string{"--timing", "fast"}, strike: powerCut},
+	{name: "syn", title: "crash of the node, `--syn-retry 100ms`", raise: sallyport, retry: 100 * time.Millisecond, strike: powerCut},
 	{name: "kill", title: "`kill -9` of the gateway", raise: sallyport, strike: onGateway((*lab.Program).Kill)},
 	{name: "pause", title: "`SIGSTOP` of the gateway", raise: sallyport, strike: onGateway((*lab.Program).Pause)},
 	{name: "stop", title: "planned stop (`SIGTERM`)", raise: sallyport, strike: onGateway((*lab.Program).Stop)},
@@ -54,6 +56,7 @@ var contenders = []contender{
 // trial.
 type aftermath struct {
 	echo, echoGap, connect, connectGap, stall trials
+	begun                                     trials // of connections begun between the fault and the next reply, all trials together
 	kept                                      int
 }
 
@@ -85,7 +88,7 @@ func (b *bench) failover(ctx context.Context) (string, error) {
 // fail is one trial, in a lab of its own, so that nothing is left of the one before
 // and nothing else runs beside.
 func (b *bench) fail(ctx context.Context, c contender, r *aftermath) (err error) {
-	w, err := b.up("f", lab.Options{GatewayArgs: c.args})
+	w, err := b.up("f", lab.Options{GatewayArgs: c.args, SYNRetry: c.retry})
 	if err != nil {
 		return err
 	}
@@ -142,6 +145,9 @@ func (b *bench) fail(ctx context.Context, c contender, r *aftermath) (err error)
 	r.echo.add(next)
 	r.connect.add(opened)
 	over := time.Now()
+	if err := r.addBegun(connects, at, at.Add(next)); err != nil {
+		return err
+	}
 	r.echoGap.add(longest(echo.Stop(), at, over))
 	r.connectGap.add(longest(connects.Stop(), at, over))
 	broken := stream.Broken()
@@ -150,6 +156,30 @@ func (b *bench) fail(ctx context.Context, c contender, r *aftermath) (err error)
 		r.kept++
 	}
 	return nil
+}
+
+// addBegun waits for the connections that were begun while nothing answered.
+func (r *aftermath) addBegun(connects *lab.Connects, from, to time.Time) error {
+	var took []time.Duration
+	err := lab.Await(patience, func() error {
+		took = nil
+		for _, e := range connects.Since(from).Exchanges {
+			switch {
+			case !e.Sent.Before(to):
+			case e.Err != nil:
+				return fmt.Errorf("a connection begun after the fault: %w", e.Err)
+			case e.Answered.IsZero():
+				return fmt.Errorf("a connection begun %v after the fault is not established", e.Sent.Sub(from))
+			default:
+				took = append(took, e.Answered.Sub(e.Sent))
+			}
+		}
+		return nil
+	})
+	for _, d := range took {
+		r.begun.add(d)
+	}
+	return err
 }
 
 // longest is the longest gap around the fault. What is answered after the end does not
@@ -165,11 +195,11 @@ func longest(t lab.Timeline, fault, end time.Time) time.Duration {
 }
 
 func failoverText(results map[string]*aftermath) string {
-	rows := [][]string{{"median / p95, ms", "next reply", "longest gap", "next connection", "longest without", "stream's stall", "connections kept"}}
+	rows := [][]string{{"median / p95, ms", "next reply", "longest gap", "next connection", "longest without", "begun meanwhile", "stream's stall", "connections kept"}}
 	for _, c := range contenders {
 		if r := results[c.name]; r != nil {
 			rows = append(rows, []string{c.title, r.echo.millis(), r.echoGap.millis(), r.connect.millis(), r.connectGap.millis(),
-				r.stall.millis(), fmt.Sprintf("%d of %d", r.kept, len(r.echo))})
+				r.begun.millis(), r.stall.millis(), fmt.Sprintf("%d of %d", r.kept, len(r.echo))})
 		}
 	}
 	text := `## Failover
@@ -178,7 +208,8 @@ From the fault to the next reply, as a pod on another node lives through it: a U
 connection every 5 ms, and one established TCP connection that asks every 5 ms. Each trial has a fresh lab of three
 nodes, all of them gateways; the kinds are interleaved. A crash is the power cut of the holder's node: links
 dark, no carrier loss elsewhere, processes killed. "Longest gap" is between any two
-replies, "longest without" between any two new connections' greetings; the stream's stall includes
+replies, "longest without" between any two new connections' greetings; "begun meanwhile" is from connect to greeting of
+the connections that were begun between the fault and the next reply; the stream's stall includes
 TCP's own retransmission timer, 200 ms at least. Where only the process is struck, the kernel forwards on until its fence closes:
 there the longest gap says what was missed.
 
@@ -193,6 +224,10 @@ there the longest gap says what was missed.
 	if ours != nil {
 		text += verdict("median of the next reply, ms", 1e3*ours.echo.median(), 130, ours.echo.median() <= .130, "%.0f")
 		text += verdict("its p95, ms", 1e3*ours.echo.quantile(.95), 175, ours.echo.quantile(.95) <= .175, "%.0f")
+	}
+	if r := results["syn"]; r != nil {
+		p95 := r.begun.quantile(.95)
+		text += verdict("p95 of connections begun meanwhile, with `--syn-retry 100ms`, ms", 1e3*p95, 250, p95 <= .250, "%.0f")
 	}
 	if ours != nil && theirs != nil {
 		text += verdict("median, against keepalived's", 1e3*ours.echo.median(), 1e3*theirs.echo.median(), ours.echo.median() < theirs.echo.median(), "%.0f")
