@@ -27,10 +27,10 @@ func (a *Applier) Pending(ctx context.Context, t netfilter.Table, about []netip.
 	before, after := p.setChanges(sets)
 	for line := range strings.Lines(before + after) {
 		f := strings.Fields(line)
-		switch {
-		case f[0] == "create":
+		switch f[0] {
+		case "create":
 			out = append(out, netfilter.Pending{Set: true, Object: "ipset " + f[1], Text: "is missing"})
-		case f[0] == "add":
+		case "add":
 			if a, err := netip.ParseAddr(f[2]); err == nil && !slices.Contains(about, a) {
 				continue
 			}
