@@ -43,7 +43,7 @@ spec:
 	check(t, "namespaces", r.NamespaceSelector, "{MatchLabels:map[] Expressions:[{Key:team Operator:In Values:[a]}]}")
 	check(t, "pods", *r.PodSelector, "{MatchLabels:map[] Expressions:[]}")
 	check(t, "destinations", r.Destinations,
-		"[{CIDR:203.0.113.0/24 Except:[203.0.113.9/32] Ports:[{Protocol:6 First:443 Last:443} {Protocol:17 First:1 Last:9} {Protocol:132 First:0 Last:65535}]}]")
+		"[{CIDR:203.0.113.0/24 Except:[203.0.113.9/32] Ports:[443/tcp 1-9/udp 0-65535/sctp]}]")
 	if _, errs := Route(&v1alpha1.EgressRoute{}); len(errs) == 0 {
 		t.Error("an invalid route is taken")
 	}
