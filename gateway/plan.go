@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 )
@@ -50,6 +51,17 @@ type PlannedPod struct {
 type Member struct {
 	Addr netip.Addr
 	Node netip.Addr
+}
+
+// Nodes are the members' addresses, in their order, with the tunnel end of each one's node.
+func (p Plan) Nodes() iter.Seq2[netip.Addr, netip.Addr] {
+	return func(yield func(addr, node netip.Addr) bool) {
+		for _, m := range p.Members {
+			if !yield(m.Addr, m.Node) {
+				return
+			}
+		}
+	}
 }
 
 // Admitted is the plan without the disputed addresses: what a gateway translates.

@@ -82,3 +82,14 @@ func (s Standing) AnyEnded(before Standing) bool {
 	}
 	return false
 }
+
+// Over are the addresses of which Ended is true, where there is a Standing from before.
+func (s Standing) Over(before Standing) []netip.Addr {
+	var over []netip.Addr
+	for addr, owner := range before {
+		if s[addr] != owner {
+			over = append(over, addr)
+		}
+	}
+	return over
+}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 )
 
@@ -37,6 +38,9 @@ func TestStandingEndsWithThePod(t *testing.T) {
 			}
 			if got := now.AnyEnded(before); got != c.ended {
 				t.Errorf("AnyEnded is %v", got)
+			}
+			if over := now.Over(before); slices.Contains(over, a) != c.ended {
+				t.Errorf("Over gives %v", over)
 			}
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"iter"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -82,10 +83,14 @@ func (c Config) Up(local netip.Addr, remotes []Remote) (Plan, error) {
 }
 
 // Downward is the plan of a gateway: one table with a route to each pod, through
-// the tunnel to its node.
-func (c Config) Downward(local netip.Addr, nodeOf map[netip.Addr]netip.Addr) Plan {
+// the tunnel to its node. In the order of their addresses they
+// need not be sorted; nil is no pods.
+func (c Config) Downward(local netip.Addr, nodeOf iter.Seq2[netip.Addr, netip.Addr]) Plan {
 	table := c.TableBase + c.Marks.Down()
 	p := Plan{Local: local, FirstTable: table, LastTable: table, Rules: []Rule{c.rule(c.Marks.Down())}}
+	if nodeOf == nil {
+		return p
+	}
 	for pod, node := range nodeOf {
 		p.Routes = append(p.Routes, Route{
 			Table: table, Dst: netip.PrefixFrom(pod, pod.BitLen()), Remote: node,

@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -147,7 +148,7 @@ func TestPlansKeepToTheirTables(t *testing.T) {
 	for i := range 200 {
 		nodeOf[netip.AddrFrom4([4]byte{10, 244, 0, byte(i)})] = netip.AddrFrom4([4]byte{192, 0, 2, byte(i % 5)})
 	}
-	down := cfg.Downward(local, nodeOf)
+	down := cfg.Downward(local, maps.All(nodeOf))
 	up, err := cfg.Up(local, []Remote{{vipA, vipA}, {vipB, vipB}})
 	if err != nil {
 		t.Fatal(err)
@@ -170,7 +171,7 @@ func TestPlansKeepToTheirTables(t *testing.T) {
 	if len(down.Routes) != 200 || len(down.Rules) != 1 || down.Rules[0].Value != 0x1f00 {
 		t.Errorf("%d routes, rules %v", len(down.Routes), down.Rules)
 	}
-	if !slices.EqualFunc(down.Routes, cfg.Downward(local, nodeOf).Routes, func(a, b Route) bool { return a == b }) {
+	if !slices.EqualFunc(down.Routes, cfg.Downward(local, maps.All(nodeOf)).Routes, func(a, b Route) bool { return a == b }) {
 		t.Error("equal input gave another order")
 	}
 }

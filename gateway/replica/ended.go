@@ -19,15 +19,15 @@ type ended struct {
 
 func (e *ended) has(f flows.Flow) bool { return e.addrs[f.Src] || e.routes[routeOf(f.Mark)] }
 
-// note compares two views. When it returns, nothing that has ended is taken over any
-// more, and what was has been.
-func (e *ended) note(before, now gateway.Standing, routesBefore, routes map[uint16]bool) {
+// note takes what is over since the view before. When it returns, nothing that has ended is
+// taken over any more, and what was has been.
+func (e *ended) note(over []netip.Addr, now gateway.Standing, routesBefore, routes map[uint16]bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.addrs == nil {
 		e.addrs, e.routes = map[netip.Addr]bool{}, map[uint16]bool{}
 	}
-	for addr := range before {
+	for _, addr := range over {
 		if _, has := now[addr]; !has {
 			e.addrs[addr] = true
 		}

@@ -99,8 +99,10 @@ type Replica struct {
 	problems []gateway.Problem
 	admitted *allowlist.List // nil before the first view
 	outcome  outcome
-	wanted   *wanted // nil before the first view
-	before   gateway.Standing
+	wanted   *wanted          // nil before the first view
+	before   gateway.Standing // and what has ended and was not swept yet
+	swept    time.Time
+	dirty    bool            // something has ended and waits to be swept
 	routes   map[uint16]bool // of the plan before
 
 	movedTo   chan vip.VIP
@@ -292,11 +294,7 @@ func (r *Replica) applyView(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	nodeOf := make(map[netip.Addr]netip.Addr, len(plan.Members))
-	for _, m := range plan.Members {
-		nodeOf[m.Addr] = m.Node
-	}
-	down := r.cfg.SNAT.Tunnel.Downward(r.cfg.NodeIP, nodeOf)
+	down := r.cfg.SNAT.Tunnel.Downward(r.cfg.NodeIP, plan.Nodes())
 	r.mu.Lock()
 	r.wanted = &wanted{view: snap, down: down, table: table}
 	r.mu.Unlock()

@@ -2,6 +2,7 @@ package vxlan
 
 import (
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os/exec"
 	"runtime"
@@ -46,7 +47,7 @@ ip link set eth0 up; ip link set peer0 up; ip addr add 192.0.2.1/24 dev eth0`).C
 
 func BenchmarkCold5000(b *testing.B) {
 	a := benchHost(b)
-	plan := a.cfg.Downward(local, pods(manyPods))
+	plan := a.cfg.Downward(local, maps.All(pods(manyPods)))
 	for b.Loop() {
 		if err := a.Apply(b.Context(), plan); err != nil {
 			b.Fatal(err)
@@ -62,14 +63,14 @@ func BenchmarkCold5000(b *testing.B) {
 func BenchmarkOneOf5000(b *testing.B) {
 	a := benchHost(b)
 	nodeOf := pods(manyPods)
-	if err := a.Apply(b.Context(), a.cfg.Downward(local, nodeOf)); err != nil {
+	if err := a.Apply(b.Context(), a.cfg.Downward(local, maps.All(nodeOf))); err != nil {
 		b.Fatal(err)
 	}
 	moving := netip.MustParseAddr("10.244.3.3")
 	for i := 0; b.Loop(); i++ {
 		b.StopTimer()
 		nodeOf[moving] = netip.AddrFrom4([4]byte{192, 0, 2, byte(100 + i%2)})
-		plan := a.cfg.Downward(local, nodeOf)
+		plan := a.cfg.Downward(local, maps.All(nodeOf))
 		b.StartTimer()
 		if err := a.Apply(b.Context(), plan); err != nil {
 			b.Fatal(err)
@@ -79,7 +80,7 @@ func BenchmarkOneOf5000(b *testing.B) {
 
 func BenchmarkNothingOf5000(b *testing.B) {
 	a := benchHost(b)
-	plan := a.cfg.Downward(local, pods(manyPods))
+	plan := a.cfg.Downward(local, maps.All(pods(manyPods)))
 	for b.Loop() {
 		if err := a.Apply(b.Context(), plan); err != nil {
 			b.Fatal(err)

@@ -2,6 +2,7 @@ package vxlan
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -37,7 +38,7 @@ func TestClashesAreNamed(t *testing.T) {
 			a := applier(t, cfg)
 			// What is ours is no clash.
 			apply(t, a, up(t, cfg, vipA, vipB))
-			apply(t, a, cfg.Downward(local, pods(2)))
+			apply(t, a, cfg.Downward(local, maps.All(pods(2))))
 			shell(t, c.theirs)
 			problems, err := a.Clashes()
 			if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"strings"
@@ -39,7 +40,7 @@ func TestCleanupLeavesNoTrace(t *testing.T) {
 	cfg := tunnel.DefaultConfig()
 	a := applier(t, cfg)
 	apply(t, a, up(t, cfg, vipA, vipB))
-	apply(t, a, cfg.Downward(local, pods(400)))
+	apply(t, a, cfg.Downward(local, maps.All(pods(400))))
 	// What other versions and configurations left.
 	shell(t, `ip link add sallyold type vxlan id 9 dstport 4799
 ip rule add pref 7 fwmark 0x5 lookup 77 proto 83; ip rule add pref 7 lookup 77 proto 83; ip -6 rule add pref 7 fwmark 0x5 lookup 77 proto 83
@@ -67,7 +68,7 @@ func TestForeignIsNotTouched(t *testing.T) {
 	cfg := tunnel.DefaultConfig()
 	a := applier(t, cfg)
 	apply(t, a, up(t, cfg, vipA, vipB))
-	apply(t, a, cfg.Downward(local, pods(50)))
+	apply(t, a, cfg.Downward(local, maps.All(pods(50))))
 	apply(t, a, up(t, cfg))
 	apply(t, a, cfg.Downward(local, nil))
 	for _, p := range []tunnel.Plan{up(t, cfg), cfg.Downward(local, nil)} {
@@ -88,7 +89,7 @@ func TestForeignRouteInOurPlace(t *testing.T) {
 	shell(t, "ip route add table 5331 10.244.0.3 via 192.0.2.77")
 	cfg := tunnel.DefaultConfig()
 	a := applier(t, cfg)
-	err := a.Apply(t.Context(), cfg.Downward(local, pods(5)))
+	err := a.Apply(t.Context(), cfg.Downward(local, maps.All(pods(5))))
 	if err == nil || !strings.Contains(err.Error(), "10.244.0.3/32") || !strings.Contains(err.Error(), "--table-base") {
 		t.Errorf("error is %v", err)
 	}
@@ -140,7 +141,7 @@ func TestRepairAfterTampering(t *testing.T) {
 			host(t)
 			cfg := tunnel.DefaultConfig()
 			a := applier(t, cfg)
-			plan := cfg.Downward(local, pods(5))
+			plan := cfg.Downward(local, maps.All(pods(5)))
 			apply(t, a, plan)
 			look := "ip -d rule; ip -d route show table 5331; ip addr show dev sally0 | grep -v valid | sed 's/^[0-9]*//'; cat /proc/sys/net/ipv4/conf/sally0/rp_filter; ip -d link show sally0 | sed 's/^[0-9]*//'"
 			before := shell(t, look)
@@ -163,7 +164,7 @@ func TestTwoProgramsShareTheDevice(t *testing.T) {
 	host(t)
 	cfg := tunnel.DefaultConfig()
 	agent, gate := applier(t, cfg), applier(t, cfg)
-	upward, down := up(t, cfg, vipA), cfg.Downward(local, pods(20))
+	upward, down := up(t, cfg, vipA), cfg.Downward(local, maps.All(pods(20)))
 	apply(t, agent, upward)
 	apply(t, gate, down)
 	if n := writes(agent, func() { apply(t, agent, upward) }); n != 0 {
@@ -194,7 +195,7 @@ func TestTwoProgramsRace(t *testing.T) {
 	host(t)
 	cfg := tunnel.DefaultConfig()
 	agent, gate := applier(t, cfg), applier(t, cfg)
-	upward, down := up(t, cfg, vipA), cfg.Downward(local, pods(20))
+	upward, down := up(t, cfg, vipA), cfg.Downward(local, maps.All(pods(20)))
 	for range 20 {
 		errs := make(chan error)
 		go func() { errs <- agent.Apply(context.Background(), upward) }()
@@ -211,7 +212,7 @@ func TestNewTunnelEndMovesTheRoutes(t *testing.T) {
 	shell(t, "ip addr add 192.0.2.3/24 dev eth0")
 	cfg := tunnel.DefaultConfig()
 	a := applier(t, cfg)
-	plan := cfg.Downward(local, pods(10))
+	plan := cfg.Downward(local, maps.All(pods(10)))
 	apply(t, a, plan)
 	shell(t, "ip addr del 192.0.2.1/24 dev eth0; ip addr add 192.0.2.3/24 dev eth0 2>/dev/null || true")
 	plan.Local = netip.MustParseAddr("192.0.2.3")
@@ -283,7 +284,7 @@ func TestCheck(t *testing.T) {
 
 func TestErrorsNameObjectAndCure(t *testing.T) {
 	cfg := tunnel.DefaultConfig()
-	down := cfg.Downward(local, pods(3))
+	down := cfg.Downward(local, maps.All(pods(3)))
 	six := netip.MustParseAddr("2001:db8::1")
 	for _, c := range []struct {
 		name, before string
@@ -328,7 +329,7 @@ func TestBadRoutesDoNotStopTheOthers(t *testing.T) {
 	nodeOf := pods(3)
 	nodeOf[netip.MustParseAddr("2001:db8::2")] = local
 	nodeOf[netip.MustParseAddr("10.244.7.7")] = netip.MustParseAddr("2001:db8::1")
-	err := a.Apply(t.Context(), cfg.Downward(local, nodeOf))
+	err := a.Apply(t.Context(), cfg.Downward(local, maps.All(nodeOf)))
 	if err == nil || strings.Count(err.Error(), "IPv6 is not there yet") != 2 {
 		t.Errorf("error is %v", err)
 	}

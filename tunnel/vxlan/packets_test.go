@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -68,7 +69,7 @@ ip route add 10.244.1.0/24 via 192.0.2.254
 sysctl -qw net.ipv4.ip_forward=1`)
 	l.sh(l.pod, `ip addr add 10.244.1.10/24 dev eth0; ip link set eth0 up; ip route add default via 10.244.1.1`)
 	l.up = up(t, l.cfg, vipA)
-	l.down = l.cfg.Downward(netip.MustParseAddr("192.0.2.2"), map[netip.Addr]netip.Addr{netip.MustParseAddr(podAddr): local})
+	l.down = l.cfg.Downward(netip.MustParseAddr("192.0.2.2"), maps.All(map[netip.Addr]netip.Addr{netip.MustParseAddr(podAddr): local}))
 	return l
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os/exec"
 	"slices"
@@ -128,7 +129,7 @@ func TestApplyAgainSendsNothing(t *testing.T) {
 	host(t)
 	cfg := tunnel.DefaultConfig()
 	a := applier(t, cfg)
-	for _, plan := range []tunnel.Plan{up(t, cfg, vipA, vipB), cfg.Downward(local, pods(300))} {
+	for _, plan := range []tunnel.Plan{up(t, cfg, vipA, vipB), cfg.Downward(local, maps.All(pods(300)))} {
 		if n := writes(a, func() { apply(t, a, plan) }); n == 0 {
 			t.Error("the first Apply sent nothing")
 		}
@@ -138,7 +139,7 @@ func TestApplyAgainSendsNothing(t *testing.T) {
 	}
 	nodeOf := pods(300)
 	nodeOf[netip.MustParseAddr("10.244.0.7")] = netip.MustParseAddr("192.0.2.200")
-	if n := writes(a, func() { apply(t, a, cfg.Downward(local, nodeOf)) }); n != 1 {
+	if n := writes(a, func() { apply(t, a, cfg.Downward(local, maps.All(nodeOf))) }); n != 1 {
 		t.Errorf("one pod that moved took %d messages", n)
 	}
 }
