@@ -12,22 +12,15 @@ import (
 // Earlier names the chains of others that translate sources before ours can: the first
 // chain to bind a connection wins.
 func Earlier() ([]string, error) {
-	type place struct{ table, chain string }
 	var found []string
 	for _, f := range []family{ipv4, unix.NFPROTO_INET} {
-		rules := map[place]int{}
-		var at place
-		err := request(unix.NFT_MSG_GETRULE, f, unix.NLM_F_DUMP, nil, func(kind uint16, value string) error {
-			switch kind {
-			case unix.NFTA_RULE_TABLE:
-				at.table = text(value)
-			case unix.NFTA_RULE_CHAIN:
-				at.chain = text(value)
-			}
+		filled := map[place]bool{}
+		err := everyRule(f, func(at place, _ string) error {
+			filled[at] = true
 			return nil
-		}, func() { rules[at]++; at = place{} })
+		})
 		if err != nil {
-			return nil, fmt.Errorf("read the rules of family %s: %w", families[f], err)
+			return nil, err
 		}
 		tables, err := listTables(f)
 		if err != nil {
@@ -40,7 +33,7 @@ func Earlier() ([]string, error) {
 			}
 			mine := hooks[netfilter.PostroutingNAT].priority
 			for chain, c := range p.chains {
-				if c.kind == "nat" && c.hook == unix.NF_INET_POST_ROUTING && c.priority <= mine && rules[place{table, chain}] > 0 && !ours(table, chain) {
+				if c.kind == "nat" && c.hook == unix.NF_INET_POST_ROUTING && c.priority <= mine && filled[place{f, table, chain}] && !ours(table, chain) {
 					found = append(found, fmt.Sprintf("nftables table %s %s, chain %s, priority %d", families[f], table, chain, c.priority))
 				}
 			}

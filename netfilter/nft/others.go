@@ -21,40 +21,24 @@ var families = map[family]string{
 // It sees the rules of iptables-nft as well, and decodes what the kernel has: nft's
 // own listing shows them in words that change with its version.
 func Others() ([]netfilter.Writes, error) {
-	type place struct {
-		family       family
-		table, chain string
-	}
 	found := map[place]*netfilter.Writes{}
 	for f := range families {
-		var at place
-		var rule effect
-		err := request(unix.NFT_MSG_GETRULE, f, unix.NLM_F_DUMP, nil, func(kind uint16, value string) error {
-			switch kind {
-			case unix.NFTA_RULE_TABLE:
-				at.table = text(value)
-			case unix.NFTA_RULE_CHAIN:
-				at.chain = text(value)
-			case unix.NFTA_RULE_EXPRESSIONS:
-				var err error
-				rule, err = writes(value)
+		err := everyRule(f, func(at place, expressions string) error {
+			rule, err := writes(expressions)
+			if err != nil || rule.mark == 0 && len(rule.zones) == 0 {
 				return err
 			}
-			return nil
-		}, func() {
-			if at.family = f; rule.mark != 0 || len(rule.zones) > 0 {
-				w := found[at]
-				if w == nil {
-					w = &netfilter.Writes{Where: fmt.Sprintf("nftables table %s %s, chain %s", families[f], at.table, at.chain)}
-					found[at] = w
-				}
-				w.Mark |= rule.mark
-				w.Zones = append(w.Zones, rule.zones...)
+			w := found[at]
+			if w == nil {
+				w = &netfilter.Writes{Where: fmt.Sprintf("nftables table %s %s, chain %s", families[f], at.table, at.chain)}
+				found[at] = w
 			}
-			at, rule = place{}, effect{}
+			w.Mark |= rule.mark
+			w.Zones = append(w.Zones, rule.zones...)
+			return nil
 		})
 		if err != nil {
-			return nil, fmt.Errorf("read the rules of family %s: %w", families[f], err)
+			return nil, err
 		}
 	}
 	var list []netfilter.Writes
@@ -65,6 +49,38 @@ func Others() ([]netfilter.Writes, error) {
 	}
 	slices.SortFunc(list, func(a, b netfilter.Writes) int { return cmp.Compare(a.Where, b.Where) })
 	return list, nil
+}
+
+// place is where a rule stands.
+type place struct {
+	family       family
+	table, chain string
+}
+
+// everyRule visits the rules of a family, whosever they are, with what each says.
+func everyRule(f family, visit func(at place, expressions string) error) error {
+	at, expressions := place{family: f}, ""
+	var bad error
+	err := request(unix.NFT_MSG_GETRULE, f, unix.NLM_F_DUMP, nil, func(kind uint16, value string) error {
+		switch kind {
+		case unix.NFTA_RULE_TABLE:
+			at.table = text(value)
+		case unix.NFTA_RULE_CHAIN:
+			at.chain = text(value)
+		case unix.NFTA_RULE_EXPRESSIONS:
+			expressions = value
+		}
+		return bad
+	}, func() {
+		if bad == nil {
+			bad = visit(at, expressions)
+		}
+		at, expressions = place{family: f}, ""
+	})
+	if err := cmp.Or(err, bad); err != nil {
+		return fmt.Errorf("read the rules of family %s: %w", families[f], err)
+	}
+	return nil
 }
 
 // ours are the tables of every version, and the chains of the iptables applier.
