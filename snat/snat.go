@@ -163,24 +163,16 @@ func Table(cfg Config, plan gateway.Plan, ends []tunnel.Remote) (nf.Table, error
 // the NodePorts it lies on; ports below 1024 move up, as any NAT moves them.
 func translate(cfg Config, m nf.Masked, vip netip.Addr) []nf.Rule {
 	out := nf.Match{ConnMark: &m, NotOut: cfg.Tunnel.Device}
-	if cfg.NodePorts == (nf.Ports{}) {
-		return []nf.Rule{{Match: out, Action: nf.SNAT{To: vip}}}
-	}
+	pools := cfg.pools()
 	var rules []nf.Rule
 	for _, proto := range []string{"tcp", "udp", "sctp"} {
 		match := out
 		match.Protocol = nf.Protocols{proto}
-		above := cfg.NodePorts.Last < 65535
-		if cfg.NodePorts.First > 1024 {
-			below := match
-			if above {
-				below.SrcPorts = nf.Ports{First: 0, Last: cfg.NodePorts.First - 1}
+		for i, pool := range pools {
+			if match.SrcPorts = (nf.Ports{}); i+1 < len(pools) {
+				match.SrcPorts = nf.Ports{First: 0, Last: pool.Last}
 			}
-			rules = append(rules, nf.Rule{Match: below, Action: nf.SNAT{To: vip, Ports: nf.Ports{First: 1024, Last: cfg.NodePorts.First - 1}}})
-		}
-		if above {
-			high := nf.Ports{First: max(1024, cfg.NodePorts.Last+1), Last: 65535}
-			rules = append(rules, nf.Rule{Match: match, Action: nf.SNAT{To: vip, Ports: high}})
+			rules = append(rules, nf.Rule{Match: match, Action: nf.SNAT{To: vip, Ports: pool}})
 		}
 	}
 	return append(rules, nf.Rule{Match: out, Action: nf.SNAT{To: vip}})

@@ -13,15 +13,15 @@ func printReplication(w io.Writer, vips []host.VIP) {
 	for _, v := range vips {
 		switch r := v.Replication; {
 		case r == nil:
-			fmt.Fprintf(w, "%s\t-\toff\n", v.VIP)
+			fmt.Fprintf(w, "%s\t%d\toff\n", v.VIP, v.Connections)
 		case !v.Held && r.InStep:
-			fmt.Fprintf(w, "%s\t%d\tin step with %s\n", v.VIP, r.Connections, v.Holder)
+			fmt.Fprintf(w, "%s\t%d\tin step with %s\n", v.VIP, v.Connections, v.Holder)
 		case !v.Held:
-			fmt.Fprintf(w, "%s\t%d\tnot in step: what was there stays\n", v.VIP, r.Connections)
+			fmt.Fprintf(w, "%s\t%d\tnot in step: what was there stays\n", v.VIP, v.Connections)
 		case len(r.Standbys) == 0:
-			fmt.Fprintf(w, "%s\t%d\tno standby follows\n", v.VIP, r.Connections)
+			fmt.Fprintf(w, "%s\t%d\tno standby follows\n", v.VIP, v.Connections)
 		default:
-			fmt.Fprintf(w, "%s\t%d\t", v.VIP, r.Connections)
+			fmt.Fprintf(w, "%s\t%d\t", v.VIP, v.Connections)
 			for i, s := range r.Standbys {
 				state := fmt.Sprintf("lags by %.0f ms", s.LagSeconds*1000)
 				if s.InStep {

@@ -88,6 +88,7 @@ func (c statusCollector) Describe(ch chan<- *prometheus.Desc) {
 		descLease, descRTT, descVoters, descPackets, descBytes, descDropped, descProblems} {
 		ch <- d
 	}
+	describePorts(ch)
 	describeReplication(ch)
 }
 
@@ -113,6 +114,7 @@ func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
 			gauge(descLease, v.LeaseSeconds, vip)
 			gauge(descRTT, v.HeartbeatSeconds, vip)
 			gauge(descVoters, float64(len(v.Voters)), vip)
+			collectPorts(v, gauge)
 			for reason, n := range v.Transitions {
 				total(descTransitions, n, vip, reason)
 			}

@@ -4,13 +4,12 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // Replication of one VIP's connections, as one gateway sees it.
 type Replication struct {
-	Connections int64     `json:"connections"` // in this kernel, counted every few seconds
-	InStep      bool      `json:"inStep"`      // a standby's: it has what the holder has
-	Standbys    []Standby `json:"standbys,omitempty"`
-	Bytes       uint64    `json:"bytes"`     // sent and received
-	Snapshots   uint64    `json:"snapshots"` // sent
-	Refused     uint64    `json:"refused"`   // by this kernel, being full
-	Overruns    uint64    `json:"overruns"`  // events of this kernel that came too fast
+	InStep    bool      `json:"inStep"` // a standby's: it has what the holder has
+	Standbys  []Standby `json:"standbys,omitempty"`
+	Bytes     uint64    `json:"bytes"`     // sent and received
+	Snapshots uint64    `json:"snapshots"` // sent
+	Refused   uint64    `json:"refused"`   // by this kernel, being full
+	Overruns  uint64    `json:"overruns"`  // events of this kernel that came too fast
 }
 
 // Standby that follows a holder.
@@ -21,17 +20,16 @@ type Standby struct {
 }
 
 var (
-	descConnections = desc("connections", "Translated connections in this kernel, counted every few seconds.", "vip")
-	descInStep      = desc("replication_in_step", "1 while the standby has all that the holder, which says this, has.", "vip", "standby")
-	descLag         = desc("replication_lag_seconds", "For how long the oldest change waits that the standby has not taken over.", "vip", "standby")
-	descCopied      = desc("replication_bytes_total", "Bytes of replicated connections, sent and received.", "vip")
-	descSnapshots   = desc("replication_snapshots_total", "Snapshots sent to standbys that were new or lagged.", "vip")
-	descRefused     = desc("replication_refused_total", "Replicated connections that this kernel did not take.", "vip")
-	descOverruns    = desc("replication_overruns_total", "Times that this kernel had more to tell than was read; each costs a snapshot.")
+	descInStep    = desc("replication_in_step", "1 while the standby has all that the holder, which says this, has.", "vip", "standby")
+	descLag       = desc("replication_lag_seconds", "For how long the oldest change waits that the standby has not taken over.", "vip", "standby")
+	descCopied    = desc("replication_bytes_total", "Bytes of replicated connections, sent and received.", "vip")
+	descSnapshots = desc("replication_snapshots_total", "Snapshots sent to standbys that were new or lagged.", "vip")
+	descRefused   = desc("replication_refused_total", "Replicated connections that this kernel did not take.", "vip")
+	descOverruns  = desc("replication_overruns_total", "Times that this kernel had more to tell than was read; each costs a snapshot.")
 )
 
 func describeReplication(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descConnections, descInStep, descLag, descCopied, descSnapshots, descRefused, descOverruns} {
+	for _, d := range []*prometheus.Desc{descInStep, descLag, descCopied, descSnapshots, descRefused, descOverruns} {
 		ch <- d
 	}
 }
@@ -46,7 +44,6 @@ func collectReplication(vips []VIP, gauge func(*prometheus.Desc, float64, ...str
 		if i == 0 {
 			total(descOverruns, r.Overruns)
 		}
-		gauge(descConnections, float64(r.Connections), vip)
 		for _, s := range r.Standbys {
 			gauge(descInStep, flag(s.InStep), vip, s.Name)
 			gauge(descLag, s.LagSeconds, vip, s.Name)

@@ -64,6 +64,10 @@ type VIP struct {
 	Transitions      map[string]uint64 `json:"transitions"` // changes of holder seen, by reason
 	// Barred says why this replica does not stand for the VIP, "" when it does.
 	Barred string `json:"barred,omitempty"`
+	// Connections of the VIP in this kernel, and Ports, those of its source ports that are
+	// nearest to an end, the worst first; counted every few seconds.
+	Connections int       `json:"connections"`
+	Ports       []PortUse `json:"ports,omitempty"`
 	// Replication of the VIP's connections; nil: there is none.
 	Replication *Replication `json:"replication,omitempty"`
 }

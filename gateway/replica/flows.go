@@ -102,10 +102,6 @@ func (m *mirror) run(ctx context.Context) error {
 		return err
 	})
 	g.Go(func() error { return m.server.Run(ctx, m.at) })
-	g.Go(func() error {
-		priority.Ordinary(func() { m.count(ctx) })
-		return nil
-	})
 	for _, p := range m.parts {
 		g.Go(func() error { return p.run(ctx) })
 	}
@@ -205,35 +201,6 @@ func (m *mirror) finish(ctx context.Context, addr netip.Addr, standby string) er
 		return err
 	}
 	return feed.Await(ctx, standby)
-}
-
-// counting is how often the entries are counted: it reads the whole table.
-const counting = 15 * time.Second
-
-func (m *mirror) count(ctx context.Context) {
-	ticker := time.NewTicker(counting)
-	defer ticker.Stop()
-	for {
-		counts := map[netip.Addr]int64{}
-		_, err := conntrack.Dump(conntrack.IPv4, conntrack.Mark{}, func(e *conntrack.Entry) bool {
-			if e.Zone == m.zone {
-				counts[e.Reply.Dst]++
-			}
-			return false
-		})
-		if err != nil {
-			m.log.Warn("connections are not counted", "error", err)
-		} else {
-			for _, p := range m.parts {
-				p.entries.Store(counts[p.scope.VIP])
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
 }
 
 // describe adds what is known of the replication to the VIPs of a status.

@@ -27,8 +27,7 @@ type part struct {
 	log    *slog.Logger
 	news   []flows.Change // of a batch of events
 
-	feed    atomic.Pointer[stream.Feed] // while this replica holds
-	entries atomic.Int64                // as last counted
+	feed atomic.Pointer[stream.Feed] // while this replica holds
 
 	mu        sync.Mutex
 	following *stream.Following // while another holds
@@ -236,7 +235,7 @@ func (p *part) refuse(n int, err error) {
 
 func (p *part) replication() host.Replication {
 	p.mu.Lock()
-	r := host.Replication{Connections: p.entries.Load(), Bytes: p.bytes, Snapshots: p.snapshots, Refused: p.refused}
+	r := host.Replication{Bytes: p.bytes, Snapshots: p.snapshots, Refused: p.refused}
 	if p.following != nil {
 		r.InStep, r.Bytes = p.following.Synced(), r.Bytes+p.following.Bytes()
 	}

@@ -108,6 +108,7 @@ type Replica struct {
 	movedTo   chan vip.VIP
 	allowlist *endpoint.Endpoint
 	mirror    *mirror // nil: connections are not replicated
+	census    *census
 }
 
 // New starts nothing, but for the process's priority.
@@ -166,6 +167,7 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 		standing: r.watch.changes, turns: make(chan func()), ended: make(chan struct{}), machine: machine, transitions: map[string]map[string]uint64{},
 		id: cfg.Gossip.Name, electors: electors, lost: r.moved, strangers: map[string]time.Time{},
 	}
+	r.census = newCensus(cfg.SNAT, log)
 	if cfg.FlowsPort != 0 {
 		if r.mirror, err = newMirror(cfg, r.electorate.states, r.gossip.Members, metrics, log); err != nil {
 			return nil, err
@@ -240,6 +242,10 @@ func (r *Replica) Run(ctx context.Context) error {
 	g.Go(func() error { return r.loop.Run(ctx) })
 	g.Go(func() error { return r.conflicts.run(ctx) })
 	g.Go(func() error { return r.forgetMoved(ctx) })
+	g.Go(func() error {
+		priority.Ordinary(func() { r.census.run(ctx) })
+		return nil
+	})
 	if r.mirror != nil {
 		g.Go(func() error { return host.PortTaken(r.mirror.run(ctx), "tcp", r.cfg.FlowsPort) })
 	}

@@ -67,6 +67,7 @@ func (r *Replica) Status(ctx context.Context) host.Status {
 		}
 		s.VIPs = append(s.VIPs, out)
 	}
+	r.census.describe(s.VIPs)
 	if r.mirror != nil {
 		r.mirror.describe(s.VIPs)
 		s.Problems = append(s.Problems, r.mirror.problems()...)
