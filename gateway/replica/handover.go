@@ -87,7 +87,7 @@ func (r *Replica) HandOver(ctx context.Context, addr netip.Addr, to string) (hos
 	defer end()
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.HandoverTimeout)
 	defer cancel()
-	if err := r.relay.Up(ctx); err != nil {
+	if err := r.relay.Up(ctx, r.others()); err != nil {
 		r.log.Warn("some packets will be lost while the VIP moves", "vip", addr, "error", err)
 	} else {
 		r.handovers.lingering.Add(1)
@@ -141,6 +141,24 @@ func (r *Replica) named(to string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("no gateway is called %s or runs on a node of that name: there are %s", to, strings.Join(names, ", "))
+}
+
+// others are all addresses of the nodes of the other gateways.
+func (r *Replica) others() []netip.Addr {
+	var addrs []netip.Addr
+	snap, _ := r.view.Snapshot()
+	for _, m := range r.gossip.Members() {
+		if m.Self {
+			continue
+		}
+		addrs = append(addrs, m.Addr.Addr())
+		for _, n := range snap.Nodes {
+			if slices.Contains(n.Addrs, m.Addr.Addr()) {
+				addrs = append(addrs, n.Addrs...)
+			}
+		}
+	}
+	return addrs
 }
 
 // heir waits for a gateway that would take the VIP, and has its connections.

@@ -174,7 +174,7 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 		}
 		r.electorate.changed = r.mirror.changed
 	}
-	if r.relay, err = layer2.NewRelay(r.host, r.watch.holdable()); err != nil {
+	if r.relay, err = layer2.NewRelay(r.host, r.watch.holdable(), cfg.SNAT.Tunnel.Port); err != nil {
 		return nil, err
 	}
 	r.conflicts = &conflicts{host: r.host, vips: r.watch.holdable(), holds: r.electorate.holds, log: log, seen: map[string]layer2.Conflict{}}

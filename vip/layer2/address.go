@@ -191,7 +191,7 @@ func (h *Host) Cleanup(vips []netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	r, err := NewRelay(h, nil)
+	r, err := NewRelay(h, nil, 0)
 	if err != nil {
 		return errors.Join(err, f.Stop())
 	}

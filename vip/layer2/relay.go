@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -18,7 +20,10 @@ import (
 // RelayTable is the name of the relay's table, of the netdev family.
 const RelayTable = "sally_relay"
 
-const relayed = "relayed" // the counter
+const (
+	relayed  = "relayed"  // the counter
+	gateways = "gateways" // the set of addresses that other gateways send from
+)
 
 // Relay passes on what comes to this host for a VIP that it has handed over. Neighbours
 // learn within milliseconds that a VIP has moved, and until then they send here: such
@@ -30,18 +35,23 @@ const relayed = "relayed" // the counter
 // rules of this host, and the sender would be told of a shorter way. Nothing is translated
 // and nothing leaves with the VIP as source. A VIP that this host has is left alone, so that
 // a relay that outlives its purpose does no harm.
+//
+// What the heir's own node sent into the tunnel comes back to it, with an address of its
+// own as source, which no kernel takes from outside (martian source). Such a packet gets
+// this host's address instead.
 type Relay struct {
 	host *Host
 	vips []vip.VIP
+	port uint16 // UDP, of the tunnel
 
 	mu    sync.Mutex
 	nft   *nftables.Conn
 	users int
 }
 
-// NewRelay is for the VIPs that have an interface here.
-func NewRelay(h *Host, vips []vip.VIP) (*Relay, error) {
-	r := &Relay{host: h, vips: vips}
+// NewRelay is for the VIPs that have an interface here, and the tunnel's UDP port.
+func NewRelay(h *Host, vips []vip.VIP, port uint16) (*Relay, error) {
+	r := &Relay{host: h, vips: vips, port: port}
 	err := h.inside(func() error {
 		var err error
 		r.nft, err = nftables.New(nftables.AsLasting())
@@ -57,29 +67,24 @@ func NewRelay(h *Host, vips []vip.VIP) (*Relay, error) {
 func (r *Relay) Stop() error { return r.nft.CloseLasting() }
 
 // Up puts the relay there until as many calls of Down. It changes nothing as long as
-// this host has the VIPs.
-func (r *Relay) Up(ctx context.Context) error {
+// this host has the VIPs. The others are the addresses of all hosts that may be the heir.
+func (r *Relay) Up(ctx context.Context, others []netip.Addr) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.users > 0 {
-		r.users++
-		return nil
-	}
 	err := r.host.inside(func() error {
 		nft, err := knftables.New("", "")
 		if err != nil {
 			return err
 		}
 		tx := nft.NewTransaction()
-		table := &knftables.Table{Family: knftables.NetDevFamily, Name: RelayTable}
-		tx.Add(table)
-		tx.Delete(table)
-		tx.Add(table)
-		tx.Add(&knftables.Counter{Family: knftables.NetDevFamily, Table: RelayTable, Name: relayed})
-		chains := map[string]string{} // by interface, whose name need not be one for a chain
-		for _, v := range r.vips {
-			for i, addr := range v.Addrs() {
-				r.rule(tx, chains, addr.String(), []string{v.Interface, v.ViaInterface}[i])
+		if r.users == 0 {
+			if err := r.table(tx); err != nil {
+				return err
+			}
+		}
+		for _, a := range others {
+			if a.Is4() {
+				tx.Add(&knftables.Element{Family: knftables.NetDevFamily, Table: RelayTable, Set: gateways, Key: []string{a.String()}})
 			}
 		}
 		return nft.Run(ctx, tx)
@@ -91,7 +96,55 @@ func (r *Relay) Up(ctx context.Context) error {
 	return nil
 }
 
-func (r *Relay) rule(tx *knftables.Transaction, chains map[string]string, addr, iface string) {
+func (r *Relay) table(tx *knftables.Transaction) error {
+	table := &knftables.Table{Family: knftables.NetDevFamily, Name: RelayTable}
+	tx.Add(table)
+	tx.Delete(table)
+	tx.Add(table)
+	tx.Add(&knftables.Counter{Family: knftables.NetDevFamily, Table: RelayTable, Name: relayed})
+	tx.Add(&knftables.Set{Family: knftables.NetDevFamily, Table: RelayTable, Name: gateways, Type: "ipv4_addr"})
+	here, err := r.host.Interfaces()
+	if err != nil {
+		return err
+	}
+	chains := map[string]string{} // by interface, whose name need not be one for a chain
+	for _, v := range r.vips {
+		for i, addr := range v.Addrs() {
+			iface := []string{v.Interface, v.ViaInterface}[i]
+			own, err := r.own(here, addr, iface)
+			if err != nil {
+				return err
+			}
+			r.rules(tx, chains, addr.String(), own.String(), iface)
+		}
+	}
+	return nil
+}
+
+// own is the address that this host sends from to others on the VIP's subnet, as the
+// kernel chooses it: other gateways take it for a node's.
+func (r *Relay) own(here []vip.Interface, addr netip.Addr, iface string) (netip.Addr, error) {
+	var own netip.Addr
+	for _, i := range here {
+		for _, p := range i.Prefixes {
+			if i.Name != iface || !p.Addr().Is4() || slices.ContainsFunc(r.vips, func(v vip.VIP) bool { return slices.Contains(v.Addrs(), p.Addr()) }) {
+				continue
+			}
+			if p.Contains(addr) {
+				return p.Addr(), nil
+			}
+			if !own.IsValid() {
+				own = p.Addr()
+			}
+		}
+	}
+	if !own.IsValid() {
+		return own, fmt.Errorf("%s has no IPv4 address but VIPs: give it one", iface)
+	}
+	return own, nil
+}
+
+func (r *Relay) rules(tx *knftables.Transaction, chains map[string]string, addr, own, iface string) {
 	if chains[iface] == "" {
 		chains[iface] = "in" + strconv.Itoa(len(chains))
 		tx.Add(&knftables.Chain{
@@ -101,9 +154,13 @@ func (r *Relay) rule(tx *knftables.Transaction, chains map[string]string, addr, 
 		})
 	}
 	// What a card in promiscuous mode overhears is not for this host to pass on.
-	tx.Add(&knftables.Rule{Family: knftables.NetDevFamily, Table: RelayTable, Chain: chains[iface], Rule: knftables.Concat(
-		"meta pkttype host ip daddr", addr, "fib daddr type != local counter name", relayed,
-		"fwd ip to", addr, "device", strconv.Quote(iface))})
+	moved := knftables.Concat("meta pkttype host ip daddr", addr, "fib daddr type != local")
+	for _, then := range []string{
+		knftables.Concat("ip saddr @"+gateways, "udp dport", r.port, "ip saddr set", own),
+		knftables.Concat("counter name", relayed, "fwd ip to", addr, "device", strconv.Quote(iface)),
+	} {
+		tx.Add(&knftables.Rule{Family: knftables.NetDevFamily, Table: RelayTable, Chain: chains[iface], Rule: knftables.Concat(moved, then)})
+	}
 }
 
 // Down takes the relay away when nobody needs it any more.
