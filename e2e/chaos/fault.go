@@ -25,6 +25,7 @@ const (
 	PauseGateway  Kind = "gateway stopped (SIGSTOP)" //
 	KillGateway   Kind = "gateway killed"            // SIGKILL: its kernel goes on
 	EndGateway    Kind = "gateway ended (SIGTERM)"   //
+	HandOver      Kind = "hand-over"                 // sallyport handover
 	KillGateways  Kind = "all gateways killed"       // and started at once
 	PauseAgent    Kind = "agent stopped (SIGSTOP)"   //
 	KillAgent     Kind = "agent killed"              //
@@ -40,7 +41,7 @@ const (
 // Kinds of fault there are.
 var Kinds = []Kind{
 	PowerCut, SilentCut, CarrierCut, GossipCut, OneWay, Partition, Isolate, Loss, PauseGateway, KillGateway, EndGateway,
-	KillGateways, PauseAgent, KillAgent, KillAgents, Routes, Pods, Reinstall, FullDisk, SpoiltState, ForgetfulNode,
+	HandOver, KillGateways, PauseAgent, KillAgent, KillAgents, Routes, Pods, Reinstall, FullDisk, SpoiltState, ForgetfulNode,
 }
 
 // Role is a node by what it is when the fault strikes.
@@ -61,7 +62,7 @@ func (r Role) String() string { return [...]string{"holder", "first standby", "s
 // Fault is one thing that goes wrong.
 type Fault struct {
 	Kind    Kind
-	Role    Role // who is struck; of a fault of all nodes it means nothing
+	Role    Role // who is struck, or who is to hold; of a fault of all nodes it means nothing
 	Other   Role // of OneWay: who hears nothing any more
 	Percent int  // of Loss
 }
@@ -70,6 +71,10 @@ func (f Fault) String() string {
 	switch {
 	case f.ofAll():
 		return string(f.Kind)
+	case f.Kind == HandOver && f.Role == Holder:
+		return string(f.Kind) + " to anybody"
+	case f.Kind == HandOver:
+		return fmt.Sprintf("%s to %s", f.Kind, f.Role)
 	case f.Kind == OneWay:
 		return fmt.Sprintf("%s, %s to %s", f.Kind, f.Role, f.Other)
 	case f.Kind == Loss:

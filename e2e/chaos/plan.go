@@ -63,15 +63,15 @@ func fault(r *rand.Rand, k Kind, role Role) Fault {
 }
 
 // storm is two or three faults at once on a node each, at most one of which empties a
-// kernel: of three, two still know the connections. Pods are not changed meanwhile, for
-// what is to become of them needs traffic.
+// kernel: of three, two still know the connections. Pods are not changed meanwhile, nor a
+// VIP handed over, for what is to become of them needs traffic, or a standby in step.
 func storm(r *rand.Rand) []Fault {
 	var faults []Fault
 	roles := r.Perm(len(Roles))[:2+r.IntN(2)]
 	for _, role := range roles {
 		for {
 			f := fault(r, Kinds[r.IntN(len(Kinds))], Roles[role])
-			if f.ofAll() || f.Kind == Pods || f.empties() && slices.ContainsFunc(faults, Fault.empties) {
+			if f.ofAll() || f.Kind == Pods || f.Kind == HandOver || f.empties() && slices.ContainsFunc(faults, Fault.empties) {
 				continue
 			}
 			faults = append(faults, f)

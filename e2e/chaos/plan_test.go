@@ -54,6 +54,9 @@ func TestEveryStepIsValid(t *testing.T) {
 				if f.Kind == OneWay && f.Other == f.Role {
 					t.Fatalf("%s: from a node to itself", s)
 				}
+				if !s.Single() && f.Kind == HandOver {
+					t.Fatalf("%s: a hand-over among faults, which may have no heir", s)
+				}
 				if (f.Kind == Loss) != (f.Percent > 0) || f.Percent > 50 {
 					t.Fatalf("%s: %d %%", s, f.Percent)
 				}
@@ -117,6 +120,7 @@ func TestReach(t *testing.T) {
 		{Fault{Kind: PauseGateway, Role: h}, []Role{h, a, b}},
 		{Fault{Kind: KillAgents}, []Role{h, a, b}},
 		{Fault{Kind: Reinstall, Role: b}, []Role{h, a}},
+		{Fault{Kind: HandOver, Role: a}, []Role{h, a, b}},
 		{Fault{Kind: Isolate}, nil},
 		{Fault{Kind: Loss, Role: a, Percent: 5}, nil},
 		{Fault{Kind: KillGateways}, nil},

@@ -42,6 +42,8 @@ func (w *world) strike(ctx context.Context, f Fault, at map[Role]int) (mend func
 		return w.starter(role[f.Kind], j), w.kill(role[f.Kind], j)
 	case EndGateway:
 		return w.starter(lab.Gateway, j), w.end(lab.Gateway, j)
+	case HandOver:
+		return nothing, w.handOver(ctx, f.Role, at)
 	case KillGateways:
 		return nothing, errors.Join(w.kill(lab.Gateway, 1, 2, 3), w.starter(lab.Gateway, 1, 2, 3)())
 	case KillAgents:
@@ -70,6 +72,22 @@ func (w *world) strike(ctx context.Context, f Fault, at map[Role]int) (mend func
 			os.RemoveAll(w.StateDir(lab.Gateway, j)), os.RemoveAll(w.StateDir(lab.Agent, j)), w.start(j))
 	}
 	return nothing, fmt.Errorf("nothing is known of the fault %q", f.Kind)
+}
+
+// handOver gives the first VIP to the node of a role; the holder's stands for anybody.
+// Who holds is asked again each time, for an election may come first on a busy machine.
+func (w *world) handOver(ctx context.Context, to Role, at map[Role]int) error {
+	args := []string{"handover", "--vip", tcpVIP.String()}
+	if to != Holder {
+		args = append(args, "--to", lab.NodeName(at[to]))
+	}
+	return w.await(ctx, backWithin, func() error {
+		j, _, err := w.holder(ctx, tcpVIP)
+		if err == nil && (to == Holder || j != at[to]) {
+			_, err = w.Exec(lab.NodeName(j), w.Options.Binary, args...)
+		}
+		return err
+	})
 }
 
 var (

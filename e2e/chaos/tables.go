@@ -1,9 +1,11 @@
 package chaos
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 
+	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/e2e/lab"
@@ -23,7 +25,7 @@ func (w *world) translations(j int) (map[conntrack.Tuple]netip.AddrPort, error) 
 	return found, ns.Do(func() error {
 		_, err := conntrack.Dump(conntrack.IPv4, conntrack.Mark{}, func(e *conntrack.Entry) bool {
 			if e.Zone == gatewayZone && e.Status&conntrack.SeenReply != 0 {
-				found[e.Original] = netip.AddrPortFrom(e.Reply.Dst, e.Reply.DstPort)
+				found[e.Original] = netip.AddrPortFrom(e.Reply.Dst, cmp.Or(e.Reply.DstPort, e.Reply.ICMPID))
 			}
 			return false
 		})
@@ -32,8 +34,10 @@ func (w *world) translations(j int) (map[conntrack.Tuple]netip.AddrPort, error) 
 }
 
 // everywhere says which of the traffic's connections is not in every gateway's kernel as
-// the partner sees it: what a gateway lacks, dies with the others.
+// the partner sees it, or pings as another has them: what a gateway lacks, dies with the
+// others.
 func (w *world) everywhere() error {
+	pings := map[conntrack.Tuple]netip.AddrPort{}
 	for _, j := range w.Options.GatewayNodes {
 		has, err := w.translations(j)
 		if err != nil {
@@ -43,6 +47,11 @@ func (w *world) everywhere() error {
 			if err := t.known(); err != nil {
 				return err
 			}
+			tuple := t.pings()
+			if got, ok := has[tuple]; !ok || got.Addr() != udpVIP || pings[tuple].IsValid() && got != pings[tuple] {
+				return fmt.Errorf("n%d has %s as %s, want %s as everywhere (%s)", j, tuple, got, udpVIP, pings[tuple])
+			}
+			pings[tuple] = has[tuple]
 			for tuple, seen := range t.tuples() {
 				if got := has[tuple]; got != seen {
 					return fmt.Errorf("n%d has %s as %s, the partner sees it as %s", j, tuple, got, seen)
@@ -65,6 +74,12 @@ func (t *talker) tuples() map[conntrack.Tuple]netip.AddrPort {
 	add(unix.IPPROTO_TCP, t.listen.Local(), lab.PushPort, t.listen.Source())
 	add(unix.IPPROTO_UDP, t.echo.Local(), lab.UDPPort, t.echoSource)
 	return all
+}
+
+// pings is the flow of the talker's pings.
+func (t *talker) pings() conntrack.Tuple {
+	return conntrack.Tuple{Src: t.ping.Local().Addr(), Dst: lab.PartnerAddr, Protocol: unix.IPPROTO_ICMP,
+		ICMPID: t.ping.Local().Port(), ICMPType: uint8(ipv4.ICMPTypeEcho)}
 }
 
 // forgotten says where there still is a connection of an address.

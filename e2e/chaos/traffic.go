@@ -32,6 +32,7 @@ type talker struct {
 	ask      *lab.Stream // a request and its answer
 	listen   *lab.Stream // the partner talks
 	echo     *lab.Echo   // UDP from one port
+	ping     *lab.Ping   // of one identifier
 	connects *lab.Connects
 	plain    *lab.Echo // of the pod that is not selected
 
@@ -46,13 +47,13 @@ type reporter interface {
 func (t *talker) clients() map[string]reporter {
 	return map[string]reporter{
 		"requests on an open connection": t.ask, "what the partner sends on an open connection": t.listen,
-		"UDP": t.echo, "new connections": t.connects, "the pod that is not selected": t.plain,
+		"UDP": t.echo, "pings": t.ping, "new connections": t.connects, "the pod that is not selected": t.plain,
 	}
 }
 
-// talk starts the traffic of node j. The generation gives its source ports: the same ones
-// on all nodes, so that all but one are translated to others, and only who has the
-// connections knows to which.
+// talk starts the traffic of node j. The generation gives its source ports and the pings'
+// identifier: the same ones on all nodes, so that all but one are translated to others, and
+// only who has the connections knows to which.
 func talk(l *lab.Lab, j, generation int) (_ *talker, err error) {
 	t := &talker{node: j, nodeIP: l.NodeIP(j)}
 	defer func() {
@@ -68,6 +69,9 @@ func talk(l *lab.Lab, j, generation int) (_ *talker, err error) {
 		return nil, err
 	}
 	if t.echo, err = l.StartEchoFrom(selected(j), port+2, lab.PartnerAddr, echoEvery); err != nil {
+		return nil, err
+	}
+	if t.ping, err = l.StartPing(selected(j), uint16(port), lab.PartnerAddr, echoEvery); err != nil {
 		return nil, err
 	}
 	if t.connects, err = l.StartConnects(selected(j), lab.PartnerAddr, connectEvery); err != nil {
@@ -86,6 +90,9 @@ func (t *talker) hangUp() {
 	}
 	if t.echo != nil {
 		t.echo.Stop()
+	}
+	if t.ping != nil {
+		t.ping.Stop()
 	}
 	if t.connects != nil {
 		t.connects.Stop()

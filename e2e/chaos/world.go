@@ -20,9 +20,9 @@ const (
 	look        = 50 * time.Millisecond
 )
 
-const allRoutes = "payments,kyc"
+const allRoutes = "payments,kyc,ping"
 
-// routes of the selected pods. With more than that they take a public destination, too,
+// routes of the selected pods, the last for what no other takes. With more than that they take a public destination, too,
 // which nobody asks for.
 func (w *world) writeRoutes(more string) error {
 	return errors.Join(
@@ -39,7 +39,12 @@ namespaceSelector: {}
 destinations:
 - cidr: %s/32
   ports: [{protocol: UDP, port: %d}]
-%s`, udpVIP, lab.PartnerAddr, lab.UDPPort, more)))
+%s`, udpVIP, lab.PartnerAddr, lab.UDPPort, more)),
+		w.Manifests.WriteRoute("ping", fmt.Sprintf(`
+vip: %s
+namespaceSelector: {}
+destinations: [{cidr: %s/32}]
+`, udpVIP, lab.PartnerAddr)))
 }
 
 // world is a lab with everything running, traffic from every node, and somebody who
