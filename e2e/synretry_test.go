@@ -48,6 +48,7 @@ func TestOnlySelectedPodsSYNsAreSentAgainSooner(t *testing.T) {
 	})
 	sooner.Stop()
 	asUsual.Stop()
+	w.measured("sallyport_syn_retry_seconds 0.1")
 }
 
 func TestAnAgentThatCannotRetrySYNsSaysSoAndRunsOn(t *testing.T) {
@@ -60,5 +61,16 @@ func TestAnAgentThatCannotRetrySYNsSaysSoAndRunsOn(t *testing.T) {
 		return p.Field == "--syn-retry" && strings.Contains(p.Message, "no cgroup v2 is mounted there; give the folder")
 	}) {
 		t.Errorf("status %+v, problems %v: want what is missing", s.SYNRetry, s.Problems)
+	}
+	w.measured("sallyport_syn_retry_seconds 0")
+}
+
+// measured demands a line of the first node's agent's metrics.
+func (w *world) measured(line string) {
+	w.t.Helper()
+	_, body, err := w.Get(w.t.Context(), lab.Agent, 1, "/metrics")
+	w.must(err)
+	if !slices.Contains(strings.Split(string(body), "\n"), line) {
+		w.t.Errorf("no line %q in\n%s", line, body)
 	}
 }

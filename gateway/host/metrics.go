@@ -90,6 +90,7 @@ func (c statusCollector) Describe(ch chan<- *prometheus.Desc) {
 	}
 	describePorts(ch)
 	describeReplication(ch)
+	describeSYNRetry(ch)
 }
 
 func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
@@ -124,6 +125,9 @@ func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
 			total(descPackets, r.Sent.Packets, r.Name, r.VIP.String())
 			total(descBytes, r.Sent.Bytes, r.Name, r.VIP.String())
 		}
+	}
+	if s.Program == "agent" {
+		collectSYNRetry(s.SYNRetry, gauge, total)
 	}
 	for reason, n := range s.Dropped {
 		total(descDropped, n.Packets, reason)

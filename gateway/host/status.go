@@ -31,12 +31,6 @@ type Status struct {
 	SYNRetry *SYNRetry `json:"synRetry,omitempty"`
 }
 
-// SYNRetry is how soon a connection of a route sends its SYN again.
-type SYNRetry struct {
-	AfterSeconds float64 `json:"afterSeconds"`
-	Connections  uint64  `json:"connections"` // begun under it
-}
-
 // Apply is how the last change reached the kernel.
 type Apply struct {
 	Done    bool      `json:"done"` // at least once since the start
