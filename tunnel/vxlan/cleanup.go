@@ -33,8 +33,8 @@ func Cleanup(ctx context.Context, log *slog.Logger) (err error) {
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		errs = append(errs, c.removeAll(ctx, func() (reqs []request, err error) {
 			routes, err := c.routes(family, 0, Protocol, 0)
-			for _, e := range routes {
-				reqs = append(reqs, deleteRoute(e))
+			for i := range routes {
+				reqs = append(reqs, deleteRoute(&routes[i]))
 			}
 			if len(reqs) > 0 {
 				log.Info("routes of ours found", "count", len(reqs))

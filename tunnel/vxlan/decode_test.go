@@ -42,7 +42,8 @@ func FuzzDecode(f *testing.F) {
 		decodeLink(b)
 		_ = refusal(header{typ: unix.NLMSG_ERROR, flags: unix.NLM_F_ACK_TLVS}, b)
 		if len(b) >= unix.SizeofRtMsg {
-			_ = decodeRoute(b).String()
+			e := decodeRoute(b)
+			_ = e.String()
 			_ = ruleString(decodeRule(b).Rule)
 		}
 	})

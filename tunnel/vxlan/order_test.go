@@ -157,7 +157,7 @@ func TestAnyStateToAnyState(t *testing.T) {
 		if err := a.Apply(t.Context(), plan); err != nil {
 			rt.Fatal(err)
 		}
-		list, err := a.listed(5301, 5303, 0)
+		list, err := a.conn.listed(5301, 5303, 0)
 		rules, err2 := a.conn.rules(unix.AF_INET)
 		if err := errors.Join(err, err2); err != nil {
 			rt.Fatal(err)
@@ -166,7 +166,7 @@ func TestAnyStateToAnyState(t *testing.T) {
 			rt.Fatalf("%d routes and %d rules, want %d and %d", len(list), len(rules), len(plan.Routes), len(plan.Rules)+1)
 		}
 		for _, r := range plan.Routes {
-			if !slices.ContainsFunc(list, func(e entry) bool { return e.key == place(r) && e.is(r, end{cfg.VNI, oif, local}) }) {
+			if !slices.ContainsFunc(list, func(e *entry) bool { return e.key == place(r) && e.is(r, end{cfg.VNI, oif, local}) }) {
 				rt.Fatalf("%v is missing", r)
 			}
 		}

@@ -51,7 +51,7 @@ func (a *Applier) Pending(plan tunnel.Plan, to netip.Addr) (tunnel.Pending, erro
 	plan.Routes = slices.DeleteFunc(slices.Clone(plan.Routes), func(r tunnel.Route) bool {
 		return r.Remote.IsValid() && r.Dst.Bits() > 0 && r.Dst.Addr() != to
 	})
-	put, _, err := a.diffRoutes(plan, oif)
+	put, _, err := a.diffRoutes(plan, oif, a.conn.listed)
 	for _, r := range put {
 		out.Routes = append(out.Routes, r.what())
 	}

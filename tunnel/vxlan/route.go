@@ -2,6 +2,7 @@ package vxlan
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -30,6 +31,18 @@ const (
 type key struct {
 	table int
 	dst   netip.Prefix
+}
+
+func placeOf(r tunnel.Route) key { return key{r.Table, r.Dst} }
+
+func (k key) compare(other key) int {
+	if k.table != other.table {
+		return cmp.Compare(k.table, other.table)
+	}
+	if c := k.dst.Addr().Compare(other.dst.Addr()); c != 0 {
+		return c
+	}
+	return cmp.Compare(k.dst.Bits(), other.dst.Bits())
 }
 
 // entry is a route as the kernel lists it.
@@ -147,7 +160,7 @@ type end struct {
 }
 
 // is reports whether the kernel's route is the wanted one.
-func (e entry) is(r tunnel.Route, at end) bool {
+func (e *entry) is(r tunnel.Route, at end) bool {
 	switch {
 	case e.odd || !e.plain || e.protocol != Protocol || e.throw == r.Remote.IsValid():
 		return false
@@ -157,7 +170,7 @@ func (e entry) is(r tunnel.Route, at end) bool {
 	return e.remote == r.Remote && e.vni == uint64(at.vni) && e.oif == at.oif && e.local == at.local
 }
 
-func (e entry) String() string {
+func (e *entry) String() string {
 	kind := ""
 	if e.throw {
 		kind = "throw "
@@ -198,7 +211,7 @@ func putRoute(r tunnel.Route, at end, replace bool) request {
 	}}
 }
 
-func deleteRoute(e entry) request {
+func deleteRoute(e *entry) request {
 	return request{
 		typ: unix.RTM_DELROUTE, body: e.message, gone: []unix.Errno{unix.ESRCH, unix.ENOENT},
 		vague: e.odd,

@@ -209,17 +209,27 @@ func (c *conn) send(b []byte) error {
 
 // receive reads one datagram, which may hold many messages.
 func (c *conn) receive(each func(h header, body []byte)) error {
-	n, _, flags, _, err := unix.Recvmsg(c.fd, c.buf, nil, 0)
-	for err == unix.EINTR { // the runtime's preemption signals, which do not restart a call with a timeout
-		n, _, flags, _, err = unix.Recvmsg(c.fd, c.buf, nil, 0)
-	}
-	switch {
-	case err == unix.EAGAIN:
+	err := c.read(0, each)
+	if errors.Is(err, unix.EAGAIN) {
 		return fmt.Errorf("the kernel did not answer within %d s", answerWait)
+	}
+	return err
+}
+
+// read is receive with recvmsg's flags. The error is EAGAIN where nothing is there.
+func (c *conn) read(with int, each func(h header, body []byte)) error {
+	n, _, flags, from, err := unix.Recvmsg(c.fd, c.buf, nil, with)
+	for err == unix.EINTR { // the runtime's preemption signals, which do not restart a call with a timeout
+		n, _, flags, from, err = unix.Recvmsg(c.fd, c.buf, nil, with)
+	}
+	sender, _ := from.(*unix.SockaddrNetlink)
+	switch {
 	case err != nil:
 		return fmt.Errorf("read the kernel's answer: %w", err)
 	case flags&unix.MSG_TRUNC != 0:
 		return fmt.Errorf("the kernel's answer is larger than %d bytes", len(c.buf))
+	case sender != nil && sender.Pid != 0: // any process may send to a netlink socket
+		return nil
 	}
 	for b := c.buf[:n]; len(b) >= unix.SizeofNlMsghdr; {
 		size := int(binary.NativeEndian.Uint32(b))

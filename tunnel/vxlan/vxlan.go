@@ -29,8 +29,9 @@ type Applier struct {
 	cfg tunnel.Config
 	log *slog.Logger
 
-	mu   sync.Mutex
-	conn *conn
+	mu     sync.Mutex
+	conn   *conn
+	mirror *mirror
 }
 
 // New opens the kernel's interface and changes nothing.
@@ -42,14 +43,18 @@ func New(cfg tunnel.Config, log *slog.Logger) (*Applier, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Applier{cfg: cfg, log: log, conn: c}, nil
+	m, err := newMirror(c, announcements)
+	if err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	return &Applier{cfg: cfg, log: log, conn: c, mirror: m}, nil
 }
 
 // Close lets go of the kernel's interface; what was applied stays.
 func (a *Applier) Close() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.conn.close()
+	return errors.Join(a.mirror.hears.close(), a.conn.close())
 }
 
 // Apply makes the device, and what is ours in the plan's tables, equal to the
@@ -76,8 +81,8 @@ func (a *Applier) Remove(ctx context.Context, plan tunnel.Plan) error {
 	return a.tables(ctx, tunnel.Plan{FirstTable: plan.FirstTable, LastTable: plan.LastTable}, 0)
 }
 
-// served is the part of the plan that can be put into the kernel, and why the
-// rest cannot. Without a Local nothing can.
+// served is the part of the plan that can be put into the kernel, its routes in the
+// order of their places, and why the rest cannot. Without a Local nothing can.
 func served(plan tunnel.Plan) (tunnel.Plan, error) {
 	if !plan.Local.Is4() {
 		err := fmt.Errorf("tunnel end %s of this host: IPv6 is not there yet, give an IPv4 address with --node-ip", plan.Local)
@@ -86,41 +91,53 @@ func served(plan tunnel.Plan) (tunnel.Plan, error) {
 		}
 		return tunnel.Plan{}, err
 	}
+	inPlace := func(a, b tunnel.Route) int { return placeOf(a).compare(placeOf(b)) }
+	if !slices.IsSortedFunc(plan.Routes, inPlace) {
+		plan.Routes = slices.SortedStableFunc(slices.Values(plan.Routes), inPlace)
+	}
 	var errs []error
-	seen := make(map[key]bool, len(plan.Routes))
-	keep := func(r tunnel.Route) bool {
-		k := key{r.Table, r.Dst}
+	var last key
+	refused := func(r tunnel.Route) (err error) {
 		switch {
 		case r.Dst.Addr().Is6() || r.Remote.Is6():
-			errs = append(errs, fmt.Errorf("route %s in table %d to tunnel end %s: IPv6 is not there yet", r.Dst, r.Table, r.Remote))
+			err = fmt.Errorf("route %s in table %d to tunnel end %s: IPv6 is not there yet", r.Dst, r.Table, r.Remote)
 		case !r.Dst.IsValid() || r.Dst != r.Dst.Masked():
-			errs = append(errs, fmt.Errorf("route %s in table %d: not a network", r.Dst, r.Table))
+			err = fmt.Errorf("route %s in table %d: not a network", r.Dst, r.Table)
 		case r.Table < plan.FirstTable || r.Table > plan.LastTable:
-			errs = append(errs, fmt.Errorf("route %s in table %d: outside of tables %d to %d", r.Dst, r.Table, plan.FirstTable, plan.LastTable))
-		case seen[k]:
-			errs = append(errs, fmt.Errorf("route %s in table %d: twice in one plan", r.Dst, r.Table))
+			err = fmt.Errorf("route %s in table %d: outside of tables %d to %d", r.Dst, r.Table, plan.FirstTable, plan.LastTable)
+		case placeOf(r) == last:
+			err = fmt.Errorf("route %s in table %d: twice in one plan", r.Dst, r.Table)
 		default:
-			seen[k] = true
-			return true
+			last = placeOf(r)
 		}
-		return false
+		return err
 	}
-	out := plan
-	out.Routes = make([]tunnel.Route, 0, len(plan.Routes))
-	for _, r := range plan.Routes {
-		if keep(r) {
-			out.Routes = append(out.Routes, r)
+	var kept []tunnel.Route
+	for i, r := range plan.Routes {
+		err := refused(r)
+		switch {
+		case err != nil && errs == nil:
+			kept = slices.Clone(plan.Routes[:i])
+			fallthrough
+		case err != nil:
+			errs = append(errs, err)
+		case errs != nil:
+			kept = append(kept, r)
 		}
 	}
-	out.Rules = nil
+	if errs != nil {
+		plan.Routes = kept
+	}
+	var rules []tunnel.Rule
 	for _, r := range plan.Rules {
 		if r.Table < plan.FirstTable || r.Table > plan.LastTable {
 			errs = append(errs, fmt.Errorf("%s: outside of tables %d to %d", ruleString(r), plan.FirstTable, plan.LastTable))
 			continue
 		}
-		out.Rules = append(out.Rules, r)
+		rules = append(rules, r)
 	}
-	return out, errors.Join(errs...)
+	plan.Rules = rules
+	return plan, errors.Join(errs...)
 }
 
 // rounds bounds how often a removal is looked over again.
@@ -144,7 +161,7 @@ func (a *Applier) tables(ctx context.Context, plan tunnel.Plan, oif int) error {
 // before the tunnel routes whose outer packets need them, and the reverse for
 // what goes.
 func (a *Applier) pass(ctx context.Context, plan tunnel.Plan, oif int) (vague bool, err error) {
-	put, stale, errRoutes := a.diffRoutes(plan, oif)
+	put, stale, errRoutes := a.diffRoutes(plan, oif, a.mirror.look)
 	add, drop, errRules := a.diffRules(plan)
 	if errRules != nil { // without them the order cannot be kept
 		return false, errors.Join(errRoutes, errRules)
@@ -158,89 +175,6 @@ func (a *Applier) pass(ctx context.Context, plan tunnel.Plan, oif int) (vague bo
 		"routes_put", len(put), "routes_removed", len(stale), "rules_added", len(add), "rules_removed", len(drop))
 	vague = slices.ContainsFunc(reqs, func(r request) bool { return r.vague })
 	return vague, errors.Join(errRoutes, err)
-}
-
-// manyTables is where listing table by table costs more than one listing of all
-// routes of our protocol, which on a router with a full table is slow.
-const manyTables = 1024
-
-// listed are the routes of the tables, of which there are about so many.
-func (a *Applier) listed(first, last, about int) ([]entry, error) {
-	if last-first < manyTables {
-		var list []entry
-		for table := first; table <= last; table++ {
-			part, err := a.conn.routes(unix.AF_INET, table, 0, about)
-			if err != nil {
-				return nil, fmt.Errorf("table %d: %w", table, err)
-			}
-			if list == nil {
-				list = part
-			} else {
-				list = append(list, part...)
-			}
-		}
-		return list, nil
-	}
-	list, err := a.conn.routes(unix.AF_INET, 0, Protocol, about)
-	return slices.DeleteFunc(list, func(e entry) bool { return e.table < first || e.table > last }), err
-}
-
-func (a *Applier) diffRoutes(plan tunnel.Plan, oif int) (put, stale []request, err error) {
-	list, err := a.listed(plan.FirstTable, plan.LastTable, len(plan.Routes))
-	if err != nil {
-		return nil, nil, err
-	}
-	at := end{a.cfg.VNI, oif, plan.Local}
-	wanted := make(map[key]int, len(plan.Routes)) // index in the plan
-	for i, r := range plan.Routes {
-		wanted[key{r.Table, r.Dst}] = i
-	}
-	var errs []error
-	settled, wrong := make([]bool, len(plan.Routes)), map[int][]entry{}
-	var throws, tunnels []request // to be removed
-	remove := func(e entry) {
-		if e.throw {
-			throws = append(throws, deleteRoute(e))
-		} else {
-			tunnels = append(tunnels, deleteRoute(e))
-		}
-	}
-	// Several routes may share a place; the first listed is the one that counts.
-	for _, e := range list {
-		i, want := wanted[e.key]
-		want = want && e.plain
-		switch {
-		case e.protocol != Protocol:
-			if want && !settled[i] && len(wrong[i]) == 0 {
-				settled[i] = true
-				errs = append(errs, fmt.Errorf("%s is not ours and in the place of ours: remove it, or choose other tables with --table-base", e))
-			}
-		case want && !settled[i] && e.is(plan.Routes[i], at):
-			settled[i] = true
-		case want:
-			wrong[i] = append(wrong[i], e)
-		default:
-			remove(e)
-		}
-	}
-	// A replacement takes the first one's place, and is refused where the wanted
-	// route stands behind it (net/ipv4/fib_trie.c, fib_table_insert).
-	for i, entries := range wrong {
-		if !settled[i] {
-			entries = entries[1:]
-		}
-		for _, e := range entries {
-			remove(e)
-		}
-	}
-	for _, throwing := range []bool{true, false} {
-		for i, r := range plan.Routes {
-			if !settled[i] && throwing == !r.Remote.IsValid() {
-				put = append(put, putRoute(r, at, len(wrong[i]) > 0))
-			}
-		}
-	}
-	return put, append(tunnels, throws...), errors.Join(errs...)
 }
 
 func (a *Applier) diffRules(plan tunnel.Plan) (add, drop []request, err error) {
