@@ -19,16 +19,26 @@ type Owner struct {
 func (o Owner) String() string { return o.namespace + "/" + o.name + "/" + o.uid }
 
 // StandingOf the pods that live on the pod network.
-func StandingOf(pods []Pod) Standing {
-	s := make(Standing, len(pods))
+func StandingOf(pods []Pod) Standing { return standingOf(pods, nil) }
+
+// standingOf is that of some addresses only, or of all where none are given.
+func standingOf(pods []Pod, only map[netip.Addr]bool) Standing {
+	size := len(pods)
+	if only != nil {
+		size = len(only)
+	}
+	s := make(Standing, size)
 	var shared map[netip.Addr][]string
 	for i := range pods {
 		p := &pods[i]
 		if p.Ended || p.HostNetwork {
 			continue
 		}
-		owner := Owner{namespace: p.Namespace, name: p.Name, uid: p.UID}
 		for _, addr := range p.Addrs {
+			if only != nil && !only[addr] {
+				continue
+			}
+			owner := Owner{namespace: p.Namespace, name: p.Name, uid: p.UID}
 			if first, taken := s[addr]; taken {
 				if shared == nil {
 					shared = map[netip.Addr][]string{}
@@ -47,6 +57,47 @@ func StandingOf(pods []Pod) Standing {
 		s[addr] = Owner{among: strings.Join(owners, " ")}
 	}
 	return s
+}
+
+// Follow makes the Standing of the pods before that of the pods now, where few of them
+// differ, and gives what was of the addresses that have ended.
+func (s Standing) Follow(before, now []Pod) (ended Standing) {
+	touched := map[netip.Addr]bool{}
+	touch := func(pods []Pod, i int) {
+		if i < len(pods) {
+			for _, addr := range pods[i].Addrs {
+				touched[addr] = true
+			}
+		}
+	}
+	for i := range max(len(before), len(now)) {
+		if i >= len(before) || i >= len(now) || !sameTenant(&before[i], &now[i]) {
+			touch(before, i)
+			touch(now, i)
+		}
+	}
+	ended = Standing{}
+	if len(touched) == 0 {
+		return ended
+	}
+	owners := standingOf(now, touched)
+	for addr := range touched {
+		was, is := s[addr], owners[addr]
+		if was != is && was != (Owner{}) {
+			ended[addr] = was
+		}
+		if is != (Owner{}) {
+			s[addr] = is
+		} else {
+			delete(s, addr)
+		}
+	}
+	return ended
+}
+
+func sameTenant(a, b *Pod) bool {
+	return a.Name == b.Name && a.UID == b.UID && a.Namespace == b.Namespace && a.Ended == b.Ended && a.HostNetwork == b.HostNetwork &&
+		slices.Equal(a.Addrs, b.Addrs)
 }
 
 // AddrsOf the pods that live on the pod network, as they come.

@@ -1,9 +1,12 @@
 package gateway
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
+
+	"pgregory.net/rapid"
 )
 
 func TestStandingEndsWithThePod(t *testing.T) {
@@ -52,4 +55,35 @@ func TestWithNothingBeforeWhatBelongsToNobodyHasEnded(t *testing.T) {
 	if now.Ended(nil, a) || !now.Ended(nil, b) || !now.AnyEnded(nil) {
 		t.Error("the first look must end the rights of addresses of no pod, and of no others")
 	}
+}
+
+// TestStandingFollowed goes from view to view as if it began anew with each.
+func TestStandingFollowed(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		pods := drawSnapshot(t).Pods
+		s := StandingOf(pods)
+		for range rapid.IntRange(1, 5).Draw(t, "views") {
+			next, other := slices.Clone(pods), drawSnapshot(t).Pods
+			switch n := len(next); {
+			case n > 0 && rapid.Bool().Draw(t, "one goes"): // as in a table: the last takes its place
+				next[rapid.IntRange(0, n-1).Draw(t, "which")] = next[n-1]
+				next = next[:n-1]
+			case n > 0 && len(other) > 0 && rapid.Bool().Draw(t, "one changes"):
+				next[rapid.IntRange(0, n-1).Draw(t, "which")] = other[0]
+			default:
+				next = append(next, other...)
+			}
+			want, ended := StandingOf(next), Standing{}
+			for _, addr := range want.Over(s) {
+				ended[addr] = s[addr]
+			}
+			if got := s.Follow(pods, next); !maps.Equal(got, ended) {
+				t.Fatalf("from %v to %v\n%v\nhave ended, want\n%v", pods, next, got, ended)
+			}
+			if !maps.Equal(s, want) {
+				t.Fatalf("from %v to %v it is\n%v\nwant\n%v", pods, next, s, want)
+			}
+			pods = next
+		}
+	})
 }

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sallyport/sallyport/election/priority"
 	"github.com/sallyport/sallyport/gateway"
 	"github.com/sallyport/sallyport/gateway/lastview"
 )
@@ -49,6 +50,9 @@ const (
 	patience = time.Second
 	// saveAfter is how long after a change the view is written to disk.
 	saveAfter = 2 * time.Second
+	// saving takes a hundredth of the time at most, as long as it is not put off for longer
+	// than saveMost: a view of thousands of pods takes as long to spell out as to carry out.
+	savePart, saveMost = 100, 15 * time.Second
 )
 
 // NewView calls changed whenever Snapshot has something new.
@@ -169,6 +173,7 @@ func (v *View) restore(ctx context.Context) error {
 // save writes the view to disk a while after it changed: at once it would take the
 // processor from the change itself.
 func (v *View) save(ctx context.Context) error {
+	pause := saveAfter
 	for {
 		select {
 		case <-ctx.Done():
@@ -177,11 +182,18 @@ func (v *View) save(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(saveAfter):
+		case <-time.After(pause):
 		}
 		s, _ := v.Snapshot()
-		if err := lastview.Save(v.file, s); err != nil {
+		began := time.Now()
+		var err error
+		priority.Ordinary(func() { err = lastview.Save(v.file, s) })
+		if err != nil {
 			v.log.Error("the view is not saved: a restart without the source would start from an older one", "error", fmt.Errorf("save %s: %w", v.file, err))
 		}
+		pause = saveIn(time.Since(began))
 	}
 }
+
+// saveIn is when to save after the next change, the last time having taken so long.
+func saveIn(took time.Duration) time.Duration { return min(max(saveAfter, savePart*took), saveMost) }

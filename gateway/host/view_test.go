@@ -181,3 +181,13 @@ func TestAViewNotYetSavedIsSavedAtTheEnd(t *testing.T) {
 		}
 	})
 }
+
+func TestLargeViewsAreSavedLessOften(t *testing.T) {
+	for took, want := range map[time.Duration]time.Duration{
+		0: saveAfter, 20 * time.Millisecond: saveAfter, 100 * time.Millisecond: 10 * time.Second, time.Minute: saveMost,
+	} {
+		if in := saveIn(took); in != want {
+			t.Errorf("a view that takes %v is saved after %v, want %v", took, in, want)
+		}
+	}
+}

@@ -20,32 +20,37 @@ const sweepApart = 500 * time.Millisecond
 // forget removes from the gateway's zone what deleted pods and deleted routes leave
 // behind: the next pod with the address must not take up their connections.
 func (r *Replica) forget(pods []gateway.Pod, plan gateway.Plan) error {
-	now, routes := gateway.StandingOf(pods), routeIDs(plan)
-	gone := func(id uint16) bool { return r.routes[id] && !routes[id] }
-	over := now.Over(r.before)
-	if r.mirror != nil {
-		r.mirror.ended.note(over, now, r.routes, routes)
+	if r.standing == nil {
+		r.standing = gateway.StandingOf(pods)
+	} else {
+		for addr, owner := range r.standing.Follow(r.pods, pods) {
+			if _, known := r.ended[addr]; r.ended != nil && !known {
+				r.ended[addr] = owner
+			}
+		}
 	}
-	taken := func(addr netip.Addr) bool { return now[addr] != gateway.Owner{} }
-	urgent := r.before == nil || slices.ContainsFunc(over, taken) || slices.ContainsFunc(slices.Collect(maps.Keys(r.routes)), gone)
+	r.pods = pods
+	routes, over := routeIDs(plan), r.standing.Over(r.ended)
+	gone := func(id uint16) bool { return r.routes[id] && !routes[id] }
+	if r.mirror != nil {
+		r.mirror.ended.note(over, r.standing, r.routes, routes)
+	}
+	taken := func(addr netip.Addr) bool { return r.standing[addr] != gateway.Owner{} }
+	urgent := r.ended == nil || slices.ContainsFunc(over, taken) || slices.ContainsFunc(slices.Collect(maps.Keys(r.routes)), gone)
 	switch {
 	case urgent || len(over) > 0 && time.Since(r.swept) >= sweepApart:
 		r.swept, r.dirty = time.Now(), false
 		if _, err := conntrack.Forget(conntrack.IPv4, conntrack.Mark{}, func(e *conntrack.Entry) bool {
-			return e.Zone == r.cfg.SNAT.Zone && (now.Ended(r.before, e.Original.Src) || gone(routeOf(e.Mark)))
+			return e.Zone == r.cfg.SNAT.Zone && (r.standing.Ended(r.ended, e.Original.Src) || gone(routeOf(e.Mark)))
 		}); err != nil {
 			return err
 		}
-	case len(over) > 0:
-		for _, addr := range over {
-			now[addr] = r.before[addr] // until it is swept
-		}
-		if !r.dirty {
-			r.dirty = true
-			time.AfterFunc(sweepApart, r.loop.Kick)
-		}
+		r.ended = gateway.Standing{}
+	case len(over) > 0 && !r.dirty:
+		r.dirty = true
+		time.AfterFunc(sweepApart, r.loop.Kick)
 	}
-	r.before, r.routes = now, routes
+	r.routes = routes
 	return nil
 }
 

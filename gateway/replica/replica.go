@@ -100,7 +100,9 @@ type Replica struct {
 	admitted *allowlist.List // nil before the first view
 	outcome  outcome
 	wanted   *wanted          // nil before the first view
-	before   gateway.Standing // and what has ended and was not swept yet
+	standing gateway.Standing // nil before the first view
+	pods     []gateway.Pod    // that it is of
+	ended    gateway.Standing // whose addresses were that were not swept yet; nil before the first sweep
 	swept    time.Time
 	dirty    bool            // something has ended and waits to be swept
 	routes   map[uint16]bool // of the plan before
