@@ -17,7 +17,7 @@ SCENARIOS ?= .
 # RACE=1 runs the tests with the race detector (needs gcc).
 TESTFLAGS := $(if $(RACE),-race)
 
-.PHONY: help build test e2e helm cluster demo lab chaos bench lint vet fuzz vuln docs generate check-generated deps deps-e2e root clean
+.PHONY: help build test e2e helm cluster demo lab chaos bench bench-peers lint vet fuzz vuln docs generate check-generated deps deps-e2e root clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,12 @@ bench: root deps build ## Measure and write docs/benchmarks.md (takes long)
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends keepalived >/dev/null; } || \
 	  echo "keepalived is not to be had: it is left out of the comparison"
 	$(BIN)/bench
+
+bench-peers: root deps build ## Measure every fault beside keepalived with conntrackd (TRIALS=15)
+	@missing=; for c in keepalived conntrackd; do command -v $$c >/dev/null 2>&1 || missing="$$missing $$c"; done; \
+	[ -z "$$missing" ] || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null || \
+	  echo "not to be had, and left out of the comparison:$$missing"
+	$(BIN)/bench peers $(if $(TRIALS),--trials $(TRIALS))
 
 deps: ## Install what the tests and the demo need, or name it
 	@missing=; for c in $(COMMANDS); do command -v $$c >/dev/null 2>&1 || missing="$$missing $$c"; done; \

@@ -47,6 +47,7 @@ type section struct {
 
 var sections = []section{
 	{"failover", "how long until traffic flows again, beside keepalived", (*bench).failover},
+	{"peers", "every fault, beside keepalived with conntrackd", (*bench).peers},
 	{"quiet", "whether a busy machine causes a failover", (*bench).quiet},
 	{"throughput", "what the packet path carries", (*bench).throughput},
 	{"path", "what a packet costs on it", (*bench).path},
