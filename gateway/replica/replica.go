@@ -162,7 +162,7 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 	if err != nil {
 		return nil, err
 	}
-	r.watch = newWatch(r.host, cfg.VIPs, log)
+	r.watch = newWatch(r.host, cfg.VIPs, r.fence.Guard, log)
 	r.keeper.unfit = r.watch.bar
 	r.electorate = &electorate{
 		messenger: r.gossip, keeper: r.keeper, now: boottime.Now, log: log, vips: r.watch.vips(),

@@ -22,6 +22,8 @@ type watch struct {
 	host    *layer2.Host
 	changes chan standing
 	log     *slog.Logger
+	// guard has the fence stop what is announced on an interface.
+	guard func(ctx context.Context, iface string) error
 
 	resolved map[string]vip.VIP // fixed from the start
 	wrong    []gateway.Problem  // VIPs without an interface
@@ -35,8 +37,8 @@ type watch struct {
 	translates bool
 }
 
-func newWatch(h *layer2.Host, vips []vip.VIP, log *slog.Logger) *watch {
-	w := &watch{host: h, changes: make(chan standing), log: log, resolved: map[string]vip.VIP{}, up: map[string]string{},
+func newWatch(h *layer2.Host, vips []vip.VIP, guard func(context.Context, string) error, log *slog.Logger) *watch {
+	w := &watch{host: h, guard: guard, changes: make(chan standing), log: log, resolved: map[string]vip.VIP{}, up: map[string]string{},
 		kick: make(chan struct{}, 1), unfit: map[string]string{}}
 	seen, err := h.Interfaces()
 	for _, v := range vips {
@@ -91,8 +93,16 @@ func (w *watch) run(ctx context.Context) error {
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	unguarded := false
 	g.Go(func() error {
 		return w.host.Watch(ctx, interfaces, func(name string, up bool, reason string) {
+			// Before the election may give anything: an interface that is up may be another one than before.
+			if up {
+				if err := w.guard(ctx, name); err != nil && !unguarded && ctx.Err() == nil {
+					unguarded = true
+					w.log.Warn("a gateway that is stopped at the wrong moment may announce a VIP late, once", "error", err)
+				}
+			}
 			w.mu.Lock()
 			w.up[name] = ""
 			if !up {

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sallyport/sallyport/vip"
 )
 
@@ -99,8 +101,8 @@ func (a *Announcer) Claim(v vip.VIP) error {
 }
 
 // announce sends gratuitous ARP as request and as reply: there are neighbours that
-// take only the one or the other (RFC 5227, section 3). Frames from a packet socket
-// do not pass the fence, so it is asked here.
+// take only the one or the other (RFC 5227, section 3). The fence is asked before: not every
+// kernel can guard frames from a packet socket.
 func (a *Announcer) announce(v vip.VIP, ends []end) {
 	for _, e := range ends {
 		if len(e.mac) != 6 {
@@ -109,15 +111,30 @@ func (a *Announcer) announce(v vip.VIP, ends []end) {
 		request := arpFrame(arpRequest, e.mac, e.addr, nil, e.addr)
 		reply := arpFrame(arpReply, e.mac, e.addr, broadcast, e.addr)
 		for _, frame := range [][]byte{request, reply} {
-			if !a.fence.Open(e.addr) {
+			err := a.tell(e, frame)
+			if errors.Is(err, errOver) {
 				a.log.Warn("not announced: the lease is over", "vip", v.Addr, "address", e.addr)
 				return
 			}
-			if err := a.host.send(e.index, frame); err != nil {
+			if err != nil {
 				a.log.Warn("announce", "vip", v.Addr, "address", e.addr, "interface", e.iface, "error", err)
 			}
 		}
 	}
+}
+
+var errOver = errors.New("the lease is over")
+
+func (a *Announcer) tell(e end, frame []byte) error {
+	if !a.fence.Open(e.addr) {
+		return errOver
+	}
+	err := a.host.send(e.index, frame)
+	// The guard says so, when this process was stopped in between.
+	if errors.Is(err, unix.ENOBUFS) && !a.fence.Open(e.addr) {
+		return errOver
+	}
+	return err
 }
 
 // Release stops announcing and removes the addresses, in the reverse order of Claim.

@@ -53,7 +53,7 @@ func TestClaimMovesTheNeighboursEntry(t *testing.T) {
 
 func TestClaimAndReleaseCanBeRepeated(t *testing.T) {
 	a := segment(t, "a")["a"]
-	sh(t, a.ns, "ip link add link eth0 name eth1 type macvlan && ip link set eth1 up && ip addr add 10.0.0.1/24 dev eth1")
+	sh(t, a.ns, "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 && ip link add link eth0 name eth1 type macvlan && ip link set eth1 up && ip addr add 10.0.0.1/24 dev eth1")
 	two := vip.VIP{Addr: addr, Interface: "eth0", Via: netip.MustParseAddr("10.0.0.10"), ViaInterface: "eth1"}
 	must(t, a.fence.Install(t.Context(), two.Addrs(), time.Minute))
 	before := sh(t, a.ns, "ip addr; ip route show table all")

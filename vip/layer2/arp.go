@@ -55,8 +55,12 @@ func parseARP(b []byte) (arpPacket, bool) {
 	}, true
 }
 
+// send has the kernel put the link's header before the packet: it then knows where the ARP
+// packet begins, also on a VLAN, which the fence's rules need.
 func (h *Host) send(ifindex int, frame []byte) error {
-	return unix.Sendto(h.frames, frame, unix.MSG_DONTWAIT, &unix.SockaddrLinklayer{Ifindex: ifindex, Protocol: networkOrder(unix.ETH_P_ARP)})
+	to := &unix.SockaddrLinklayer{Ifindex: ifindex, Protocol: networkOrder(unix.ETH_P_ARP), Halen: 6}
+	copy(to.Addr[:], frame[:6])
+	return unix.Sendto(h.frames, frame[14:], unix.MSG_DONTWAIT, to)
 }
 
 func networkOrder(v uint16) uint16 {

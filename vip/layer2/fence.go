@@ -17,7 +17,8 @@ import (
 	"sigs.k8s.io/knftables"
 )
 
-// FenceTable is the name of the fence's tables, one for ARP and one for IPv4.
+// FenceTable is the name of the fence's tables: one for ARP, one for IPv4, and one for
+// what leaves by the VIPs' interfaces.
 const FenceTable = "sally_fence"
 
 const (
@@ -39,7 +40,11 @@ type Fence struct {
 	reading sync.Mutex // a renewal never waits for a reader
 	nft     *nftables.Conn
 
+	guarding sync.Mutex
+	guards   map[string]string // chain by interface
+
 	mu    sync.Mutex
+	addrs []netip.Addr
 	rungs []time.Duration              // durations the kernel has a rule for, longest first
 	until map[netip.Addr]time.Duration // CLOCK_BOOTTIME, what this process renewed
 	loop  int                          // index of lo
@@ -47,7 +52,7 @@ type Fence struct {
 
 // NewFence gives the host's fence, whoever installed it.
 func NewFence(h *Host) (*Fence, error) {
-	f := &Fence{host: h, until: map[netip.Addr]time.Duration{}}
+	f := &Fence{host: h, guards: map[string]string{}, until: map[netip.Addr]time.Duration{}}
 	err := h.inside(func() error {
 		var err error
 		f.nft, err = nftables.New(nftables.AsLasting())
@@ -102,6 +107,9 @@ func (f *Fence) Install(ctx context.Context, addrs []netip.Addr, longest time.Du
 		return fmt.Errorf("install the fence: find lo: %w", err)
 	}
 	rungs := ladder(longest)
+	f.guarding.Lock()
+	f.unguard()
+	f.guarding.Unlock()
 	err = f.host.inside(func() error {
 		nft, err := knftables.New("", "")
 		if err != nil {
@@ -119,7 +127,7 @@ func (f *Fence) Install(ctx context.Context, addrs []netip.Addr, longest time.Du
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.rungs, f.loop = rungs, lo.Attrs().Index
+	f.addrs, f.rungs, f.loop = addrs, rungs, lo.Attrs().Index
 	clear(f.until)
 	return nil
 }
@@ -213,6 +221,9 @@ func (f *Fence) Remove() error {
 	f.rungs = nil
 	clear(f.until)
 	f.mu.Unlock()
+	f.guarding.Lock()
+	clear(f.guards)
+	f.guarding.Unlock()
 	f.reading.Lock()
 	defer f.reading.Unlock()
 	var errs []error
@@ -229,6 +240,7 @@ func tables() []*nftables.Table {
 	return []*nftables.Table{
 		{Name: FenceTable, Family: nftables.TableFamilyARP},
 		{Name: FenceTable, Family: nftables.TableFamilyIPv4},
+		guardTable(),
 	}
 }
 

@@ -52,7 +52,7 @@ func OpenAt(ns netns.NsHandle) (*Host, error) {
 			return fmt.Errorf("open rtnetlink: %w", err)
 		}
 		h.routes = &nl.SocketHandle{Socket: s}
-		if h.frames, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
+		if h.frames, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
 			return fmt.Errorf("open a packet socket (needs CAP_NET_RAW): %w", err)
 		}
 		if h.raw, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, renewProtocol); err != nil {

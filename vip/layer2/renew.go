@@ -95,8 +95,9 @@ func (f *Fence) Open(addr netip.Addr) bool {
 
 // tell sends the two packets that the rules of the fence take as what. The IPv4
 // one is dropped within the system call, which says EPERM: only then was it heard.
-// The ARP one is heard in the softirq that follows; if it is lost in a flood, the
-// next one comes with the next renewal, and partners ask for a MAC only now and then.
+// The ARP one is heard by the guard within the system call too, and by the ARP fence in the
+// softirq that follows; if it is lost in a flood, the next one comes with the next
+// renewal, and partners ask for a MAC only now and then.
 func (f *Fence) tell(addr netip.Addr, what uint16) error {
 	if !addr.Is4() {
 		return errors.New("only IPv4 addresses can be fenced yet")

@@ -117,6 +117,7 @@ func must(t testing.TB, err error) {
 func (s *station) install(t testing.TB) {
 	t.Helper()
 	must(t, s.fence.Install(t.Context(), only, 10*time.Second))
+	must(t, s.fence.Guard(t.Context(), "eth0"))
 }
 
 // asks is who answers for the VIP on the wire, by MAC; "" for nobody.
