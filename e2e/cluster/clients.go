@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -83,4 +85,12 @@ func (a *APIServer) AwaitReady(ctx context.Context) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// Shell is a program that finds kubectl and helm in its PATH, and in them the cluster, as
+// on the machine of an administrator.
+func (a *APIServer) Shell(name string, args ...string) *exec.Cmd {
+	cmd := a.place.command(name, args...)
+	cmd.Env = append(toolEnv(a.Kubeconfig, filepath.Join(a.Dir, "shell")), "PATH="+a.programs+":"+os.Getenv("PATH"))
+	return cmd
 }

@@ -48,6 +48,8 @@ func firstDayAndLast(w *world) {
 	w.first(shop, asVIP) // also what a pod did before anybody could know it
 	w.seen(shop, asVIP)
 	w.told(shop)
+	w.traced(shop)
+	w.examined()
 
 	bank := w.deploy(app{name: "bank", to: partner, routes: "payments",
 		echo: 5 * time.Millisecond, connects: 20 * time.Millisecond, stream: 5 * time.Millisecond})

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,7 +39,7 @@ func newCommand() *cobra.Command {
 		Use: "lab", Short: "A network of namespaces to play with, and to break",
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	prefix := root.PersistentFlags().String("prefix", "spl", "first part of the names of all its namespaces")
+	prefix := root.PersistentFlags().String("prefix", cmp.Or(os.Getenv("LAB_PREFIX"), "spl"), "first part of the names of all its namespaces; also by LAB_PREFIX")
 	root.AddCommand(upCommand(prefix), downCommand(prefix), statusCommand(prefix), askCommand(prefix), execCommand(prefix))
 	root.AddCommand(programCommands(prefix)...)
 	root.AddCommand(faultCommands(prefix)...)
