@@ -33,6 +33,7 @@ var Checks = []Check{
 	{Name: "masquerade", Host: masquerade},
 	{Name: "kernel", Host: kernel},
 	{Name: "conntrack", Host: conntrack},
+	{Name: "accounting", Host: accounting},
 }
 
 func one(s Severity, object, found, cure string) []Finding {
@@ -77,8 +78,13 @@ func holders(hosts []Host) []Finding {
 		held             []string
 		voters, replicas int
 		barred           string
+		elsewhere        bool // a gateway that was not asked, or did not answer
 	}
 	seen := map[netip.Addr]sight{}
+	asked := map[string]bool{}
+	for _, h := range hosts {
+		asked[h.Name] = true
+	}
 	for _, h := range hosts {
 		if h.Program != "gateway" {
 			continue
@@ -92,6 +98,7 @@ func holders(hosts []Host) []Finding {
 			if v.Barred != "" {
 				s.barred = v.Barred
 			}
+			s.elsewhere = s.elsewhere || v.Holder != "" && !asked[v.Holder]
 			seen[v.Addr] = s
 		}
 	}
@@ -99,6 +106,8 @@ func holders(hosts []Host) []Finding {
 	for addr, s := range seen {
 		object := "VIP " + addr.String()
 		switch {
+		case len(s.held) == 0 && s.elsewhere && s.voters > s.replicas/2:
+			// Its own word is not to be had: a host alone was asked, or it is among the silent.
 		case len(s.held) == 0 && s.voters <= s.replicas/2:
 			out = append(out, one(Error, object, fmt.Sprintf("nobody holds it: at most %d of %d gateways hear each other", s.voters, s.replicas), "see to the gateways, and to the network between them")...)
 		case len(s.held) == 0:
@@ -252,4 +261,12 @@ func conntrack(h Host) []Finding {
 		return one(Warning, object, fmt.Sprintf("is nearly full: %d of %d", k.Connections, k.Room), cure)
 	}
 	return nil
+}
+
+func accounting(h Host) []Finding {
+	if !h.Kernel.Uncounted || len(h.Audits) == 0 {
+		return nil
+	}
+	return one(Warning, "sysctl net.netfilter.nf_conntrack_acct", "is 0, so the audit of "+strings.Join(h.Audits, ", ")+" has no packets and bytes",
+		"set it to 1 on this node, in /etc/sysctl.d or by a privileged DaemonSet; connections begun from then on are counted")
 }

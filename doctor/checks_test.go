@@ -58,6 +58,7 @@ func TestEachCheck(t *testing.T) {
 		{"another owner", func(h []Host) { h[0].Problems = problem("VIP 192.0.2.10", "", gateway.Duplicate) }, "problems", Error, "n1", "told"},
 		{"no gateway for a VIP", func(h []Host) { h[0].Problems = problem("EgressRoute x", "spec.vip", gateway.UnknownVIP) }, "problems", Error, "", "told"},
 		{"no holder", func(h []Host) { h[0].VIPs[0].Held, h[0].VIPs[0].Barred = false, "no carrier" }, "holder", Error, "", "no carrier"},
+		{"the holder does not say so", func(h []Host) { h[0].VIPs[0].Held = false }, "holder", Error, "", "no gateway that answers"},
 		{"no quorum", func(h []Host) {
 			h[0].VIPs[0].Held = false
 			h[0].VIPs[0].Voters, h[1].VIPs[0].Voters = 1, 1
@@ -90,6 +91,9 @@ func TestEachCheck(t *testing.T) {
 		{"old kernel", func(h []Host) { h[2].Kernel.Release = "5.4.0-100" }, "kernel", Error, "n1", "too old"},
 		{"conntrack nearly full", func(h []Host) { h[2].Kernel.Connections = 85 }, "conntrack", Warning, "n1", "85 of 100"},
 		{"conntrack full", func(h []Host) { h[2].Kernel.Connections = 99 }, "conntrack", Error, "n1", "99 of 100"},
+		{"audit without bytes", func(h []Host) {
+			h[0].Kernel.Uncounted, h[0].Audits = true, []string{"payments"}
+		}, "accounting", Warning, "n1", "the audit of payments has no packets and bytes"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			hosts := well()
@@ -103,6 +107,15 @@ func TestEachCheck(t *testing.T) {
 				t.Errorf("%+v", f)
 			}
 		})
+	}
+}
+
+// A host without an audit counts nothing, and one host alone does not have every holder.
+func TestWhatIsNotWrong(t *testing.T) {
+	hosts := well()
+	hosts[1].Kernel.Uncounted = true
+	if r := Examine(hosts[1:], nil); len(r.Findings) != 0 {
+		t.Errorf("%+v", r)
 	}
 }
 

@@ -46,7 +46,8 @@ type Host struct {
 	Problems  []gateway.Problem `json:"problems"`
 	VIPs      []VIP             `json:"vips"`
 	Kernel    Kernel            `json:"kernel"`
-	Paths     []Path            `json:"paths,omitempty"` // an agent's, to the VIPs
+	Paths     []Path            `json:"paths,omitempty"`  // an agent's, to the VIPs
+	Audits    []string          `json:"audits,omitempty"` // a gateway's routes whose connections are recorded
 	Now       time.Time         `json:"now"`
 
 	// Ahead is how far its clock is before ours, within Doubt; of whoever asked.
@@ -79,6 +80,8 @@ type Kernel struct {
 	Release     string `json:"release"`
 	Connections int    `json:"connections"` // tracked now
 	Room        int    `json:"room"`        // for so many; 0: not known
+	// Uncounted says that connections have no packets and bytes (nf_conntrack_acct=0).
+	Uncounted bool `json:"uncounted,omitempty"`
 	// ARPIgnore by interface, as it is in force.
 	ARPIgnore map[string]int `json:"arpIgnore,omitempty"`
 	// Bound are the addresses of kube-proxy's own interface, kube-ipvs0.
@@ -141,6 +144,12 @@ func (r *Report) add(check, where string, found []Finding) {
 		r.Findings = append(r.Findings, f)
 	}
 }
+
+// Page of the documentation that has an entry for each check.
+const Page = "docs/troubleshooting.md"
+
+// Entry is where the page says more of the finding.
+func (f Finding) Entry() string { return Page + "#doctor-" + f.Check }
 
 // everywhere tells findings about objects of the cluster, which all hosts have alike.
 func (f Finding) everywhere() bool {

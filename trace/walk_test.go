@@ -1,7 +1,9 @@
 package trace
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,78 +55,112 @@ func unselected(f *Facts, chances ...gateway.Chance) {
 	f.Probe = nil
 }
 
-func TestTheFirstThingWrong(t *testing.T) {
-	missing := func(set bool, object, text string) []netfilter.Pending {
-		return []netfilter.Pending{{Set: set, Object: object, Text: text}}
+func missing(set bool, object, text string) []netfilter.Pending {
+	return []netfilter.Pending{{Set: set, Object: object, Text: text}}
+}
+
+// wrongs are one thing wrong each, and the step that tells it.
+var wrongs = []struct {
+	name        string
+	spoil       func(f *Facts)
+	step, found string
+}{
+	{"no pod", func(f *Facts) { f.API.Found = false }, "pod", "there is no Pod shop/bank"},
+	{"no address yet", func(f *Facts) { f.API.Addrs = nil }, "pod", "has no address yet"},
+	{"unknown to the agent", func(f *Facts) { f.Agent.View = gateway.Explanation{} }, "agent's view", "is not in it"},
+	{"host network", func(f *Facts) { f.Agent.View.HostNetwork = true }, "agent's view", "on its node's network"},
+	{"ended", func(f *Facts) { f.Agent.View.Ended = true }, "agent's view", "has ended"},
+	{"interface gone", func(f *Facts) { f.Agent.Left = true }, "agent's view", "interface"},
+	{"agent has another address", func(f *Facts) { f.API.Addrs = []netip.Addr{nodeEnd} }, "agent's view", "in the API it has 192.0.2.2"},
+	{"two pods of one address", func(f *Facts) { f.Agent.View.Disputed = true }, "agent's view", "another pod has address"},
+	{"not selected", func(f *Facts) { unselected(f) }, "selection", "no route selects the pod"},
+	{"named and not there", func(f *Facts) { unselected(f, gateway.Chance{Route: "x", By: gateway.ByNamespace}) }, "selection", "names EgressRoute x, which there is not"},
+	{"not admitted", func(f *Facts) {
+		unselected(f, gateway.Chance{Route: "x", By: gateway.ByAnnotation, Exists: true})
+	}, "access", "x does not admit namespace shop"},
+	{"not admitted, and another route of the pod's does not have it", func(f *Facts) {
+		unselected(f, gateway.Chance{Route: "x", By: gateway.ByAnnotation, Exists: true},
+			gateway.Chance{Route: "y", By: gateway.ByAnnotation, Exists: true, Admits: true, Refuses: "elsewhere"})
+	}, "access", "x does not admit namespace shop"},
+	{"excepted", func(f *Facts) {
+		unselected(f, gateway.Chance{Route: "x", By: gateway.ByAnnotation, Exists: true, Admits: true, Refuses: "it is in except"})
+	}, "destination", "EgressRoute x: it is in except"},
+	{"not applied", func(f *Facts) { f.Agent.Apply = "no room" }, "agent", "no room"},
+	{"set", func(f *Facts) { f.Agent.Filter = missing(true, "set routes-sources", "element missing") }, "sets", "routes-sources"},
+	{"rule", func(f *Facts) { f.Agent.Filter = missing(false, "chain steer", "rule missing") }, "rules", "chain steer"},
+	{"ip rule", func(f *Facts) { f.Agent.Tunnel.Rules = []string{"add ip rule 95"} }, "ip rule", "add ip rule 95"},
+	{"tunnel", func(f *Facts) {
+		f.Agent.Tunnel = tunnel.Pending{Device: []string{"device sally0 is down"}, Routes: []string{"add route"}}
+	}, "tunnel", "is down"},
+	{"rp_filter", func(f *Facts) { f.Agent.Settings = []string{"rp_filter is 1"} }, "tunnel", "rp_filter is 1"},
+	{"table", func(f *Facts) { f.Agent.Tunnel.Routes = []string{"add route"} }, "table", "add route"},
+	{"another's rule first", func(f *Facts) { f.Agent.Way.Device = "wg0" }, "route", "to device wg0"},
+	{"no way", func(f *Facts) { f.Agent.NoWay = "unreachable" }, "route", "unreachable"},
+	{"no gateway has the VIP", func(f *Facts) { f.Gateways[0].Known, f.Gateways[1].Known = false, false }, "holder", "no gateway is configured"},
+	{"nobody holds", func(f *Facts) {
+		for i := range f.Gateways {
+			f.Gateways[i].Held, f.Gateways[i].Holder, f.Gateways[i].Voters = false, "", f.Gateways[i].Voters[:1]
+		}
+	}, "holder", "hears 1 of the 2 gateways that must agree"},
+	{"nobody can hold", func(f *Facts) {
+		for i := range f.Gateways {
+			f.Gateways[i].Held, f.Gateways[i].Holder, f.Gateways[i].Barred = false, "", "eth0 has no carrier"
+		}
+	}, "holder", "eth0 has no carrier"},
+	{"two hold", func(f *Facts) { f.Gateways[1].Held = true }, "holder", "gw-0 and gw-1 hold"},
+	{"gateway's view is older", func(f *Facts) { f.Gateways[0].View.Route = "" }, "admission", "by no route"},
+	{"admission", func(f *Facts) { f.Gateways[0].Filter = missing(true, "set peers", "element missing") }, "admission", "set peers"},
+	{"gateway's rules", func(f *Facts) { f.Gateways[0].Filter = missing(false, "chain inner", "is missing") }, "gateway's rules", "chain inner"},
+	{"translation", func(f *Facts) {
+		f.Gateways[0].Filter = missing(false, "chain source", `rule "snat to 192.0.2.10" is missing`)
+	}, "SNAT", "snat to"},
+	{"address", func(f *Facts) { f.Gateways[0].Has = nil }, "address", "no interface of the holder has 192.0.2.10"},
+	{"fence", func(f *Facts) { f.Gateways[0].Open = nil }, "address", "the fence is closed"},
+	{"conflict", func(f *Facts) { f.Gateways[0].Conflict = "another host claims it" }, "address", "another host"},
+	{"no way out", func(f *Facts) { f.Gateways[0].NoOutward = "unreachable" }, "way out", "unreachable"},
+	{"out into the tunnel", func(f *Facts) { f.Gateways[0].Outward.Device = "sally0" }, "way out", "into the tunnel"},
+	{"reply rule", func(f *Facts) { f.Gateways[0].Tunnel.Rules = []string{"add ip rule"} }, "reply rule", "add ip rule"},
+	{"reply route", func(f *Facts) { f.Gateways[0].Tunnel.Routes = []string{"add route"} }, "reply route", "add route"},
+	{"reply to another node", func(f *Facts) { f.Gateways[0].Way.Remote = vip }, "reply", "tunnel end 192.0.2.10"},
+	{"another translation", func(f *Facts) {
+		f.Gateways[0].Connections = []Connection{{As: netip.AddrPortFrom(nodeEnd, 7)}}
+	}, "connections", "leaves as 192.0.2.2:7"},
+	{"no connection", func(f *Facts) { f.Probe = &Probe{Error: "timeout"} }, "probe", "timeout"},
+	{"seen as the node", func(f *Facts) { f.Probe.Seen = nodeEnd }, "probe", "the outside saw 192.0.2.2"},
+}
+
+// unasked are faults of those that were asked.
+var unasked = map[string]func(f *Facts){
+	"agent": func(f *Facts) { f.Agent, f.Silent = nil, []Silent{{"agent", "n2", "refused"}} },
+	"gateways": func(f *Facts) {
+		f.Gateways = nil
+		f.Silent = []Silent{{"gateway", "n1", "refused"}}
+	},
+	"kernel": func(f *Facts) { f.Agent.Errors = []string{"no answer"} },
+}
+
+func TestStepsAreAllThatThereAre(t *testing.T) {
+	seen := map[string]bool{}
+	walk := func(spoil func(f *Facts)) {
+		f := wellFacts()
+		spoil(&f)
+		for _, s := range Walk(f).Steps {
+			seen[s.Name] = true
+		}
 	}
-	for _, test := range []struct {
-		name        string
-		spoil       func(f *Facts)
-		step, found string
-	}{
-		{"no pod", func(f *Facts) { f.API.Found = false }, "pod", "there is no Pod shop/bank"},
-		{"no address yet", func(f *Facts) { f.API.Addrs = nil }, "pod", "has no address yet"},
-		{"unknown to the agent", func(f *Facts) { f.Agent.View = gateway.Explanation{} }, "agent's view", "is not in it"},
-		{"host network", func(f *Facts) { f.Agent.View.HostNetwork = true }, "agent's view", "on its node's network"},
-		{"ended", func(f *Facts) { f.Agent.View.Ended = true }, "agent's view", "has ended"},
-		{"interface gone", func(f *Facts) { f.Agent.Left = true }, "agent's view", "interface"},
-		{"agent has another address", func(f *Facts) { f.API.Addrs = []netip.Addr{nodeEnd} }, "agent's view", "in the API it has 192.0.2.2"},
-		{"two pods of one address", func(f *Facts) { f.Agent.View.Disputed = true }, "agent's view", "another pod has address"},
-		{"not selected", func(f *Facts) { unselected(f) }, "selection", "no route selects the pod"},
-		{"named and not there", func(f *Facts) { unselected(f, gateway.Chance{Route: "x", By: gateway.ByNamespace}) }, "selection", "names EgressRoute x, which there is not"},
-		{"not admitted", func(f *Facts) {
-			unselected(f, gateway.Chance{Route: "x", By: gateway.ByAnnotation, Exists: true})
-		}, "access", "x does not admit namespace shop"},
-		{"not admitted, and another route of the pod's does not have it", func(f *Facts) {
-			unselected(f, gateway.Chance{Route: "x", By: gateway.ByAnnotation, Exists: true},
-				gateway.Chance{Route: "y", By: gateway.ByAnnotation, Exists: true, Admits: true, Refuses: "elsewhere"})
-		}, "access", "x does not admit namespace shop"},
-		{"excepted", func(f *Facts) {
-			unselected(f, gateway.Chance{Route: "x", By: gateway.ByAnnotation, Exists: true, Admits: true, Refuses: "it is in except"})
-		}, "destination", "EgressRoute x: it is in except"},
-		{"not applied", func(f *Facts) { f.Agent.Apply = "no room" }, "agent", "no room"},
-		{"set", func(f *Facts) { f.Agent.Filter = missing(true, "set routes-sources", "element missing") }, "sets", "routes-sources"},
-		{"rule", func(f *Facts) { f.Agent.Filter = missing(false, "chain steer", "rule missing") }, "rules", "chain steer"},
-		{"ip rule", func(f *Facts) { f.Agent.Tunnel.Rules = []string{"add ip rule 95"} }, "ip rule", "add ip rule 95"},
-		{"tunnel", func(f *Facts) {
-			f.Agent.Tunnel = tunnel.Pending{Device: []string{"device sally0 is down"}, Routes: []string{"add route"}}
-		}, "tunnel", "is down"},
-		{"rp_filter", func(f *Facts) { f.Agent.Settings = []string{"rp_filter is 1"} }, "tunnel", "rp_filter is 1"},
-		{"table", func(f *Facts) { f.Agent.Tunnel.Routes = []string{"add route"} }, "table", "add route"},
-		{"another's rule first", func(f *Facts) { f.Agent.Way.Device = "wg0" }, "route", "to device wg0"},
-		{"no way", func(f *Facts) { f.Agent.NoWay = "unreachable" }, "route", "unreachable"},
-		{"no gateway has the VIP", func(f *Facts) { f.Gateways[0].Known, f.Gateways[1].Known = false, false }, "holder", "no gateway is configured"},
-		{"nobody holds", func(f *Facts) {
-			for i := range f.Gateways {
-				f.Gateways[i].Held, f.Gateways[i].Holder, f.Gateways[i].Voters = false, "", f.Gateways[i].Voters[:1]
-			}
-		}, "holder", "hears 1 of the 2 gateways that must agree"},
-		{"nobody can hold", func(f *Facts) {
-			for i := range f.Gateways {
-				f.Gateways[i].Held, f.Gateways[i].Holder, f.Gateways[i].Barred = false, "", "eth0 has no carrier"
-			}
-		}, "holder", "eth0 has no carrier"},
-		{"two hold", func(f *Facts) { f.Gateways[1].Held = true }, "holder", "gw-0 and gw-1 hold"},
-		{"gateway's view is older", func(f *Facts) { f.Gateways[0].View.Route = "" }, "admission", "by no route"},
-		{"admission", func(f *Facts) { f.Gateways[0].Filter = missing(true, "set peers", "element missing") }, "admission", "set peers"},
-		{"gateway's rules", func(f *Facts) { f.Gateways[0].Filter = missing(false, "chain inner", "is missing") }, "gateway's rules", "chain inner"},
-		{"translation", func(f *Facts) {
-			f.Gateways[0].Filter = missing(false, "chain source", `rule "snat to 192.0.2.10" is missing`)
-		}, "SNAT", "snat to"},
-		{"address", func(f *Facts) { f.Gateways[0].Has = nil }, "address", "no interface of the holder has 192.0.2.10"},
-		{"fence", func(f *Facts) { f.Gateways[0].Open = nil }, "address", "the fence is closed"},
-		{"conflict", func(f *Facts) { f.Gateways[0].Conflict = "another host claims it" }, "address", "another host"},
-		{"no way out", func(f *Facts) { f.Gateways[0].NoOutward = "unreachable" }, "way out", "unreachable"},
-		{"out into the tunnel", func(f *Facts) { f.Gateways[0].Outward.Device = "sally0" }, "way out", "into the tunnel"},
-		{"reply rule", func(f *Facts) { f.Gateways[0].Tunnel.Rules = []string{"add ip rule"} }, "reply rule", "add ip rule"},
-		{"reply route", func(f *Facts) { f.Gateways[0].Tunnel.Routes = []string{"add route"} }, "reply route", "add route"},
-		{"reply to another node", func(f *Facts) { f.Gateways[0].Way.Remote = vip }, "reply", "tunnel end 192.0.2.10"},
-		{"another translation", func(f *Facts) {
-			f.Gateways[0].Connections = []Connection{{As: netip.AddrPortFrom(nodeEnd, 7)}}
-		}, "connections", "leaves as 192.0.2.2:7"},
-		{"no connection", func(f *Facts) { f.Probe = &Probe{Error: "timeout"} }, "probe", "timeout"},
-		{"seen as the node", func(f *Facts) { f.Probe.Seen = nodeEnd }, "probe", "the outside saw 192.0.2.2"},
-	} {
+	for _, w := range wrongs {
+		walk(w.spoil)
+	}
+	for _, spoil := range unasked {
+		walk(spoil)
+	}
+	if got, want := slices.Sorted(maps.Keys(seen)), slices.Sorted(slices.Values(Steps)); !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+func TestTheFirstThingWrong(t *testing.T) {
+	for _, test := range wrongs {
 		t.Run(test.name, func(t *testing.T) {
 			f := wellFacts()
 			test.spoil(&f)
@@ -140,14 +176,7 @@ func TestTheFirstThingWrong(t *testing.T) {
 }
 
 func TestWhatCouldNotBeAskedIsNotWell(t *testing.T) {
-	for name, spoil := range map[string]func(f *Facts){
-		"agent": func(f *Facts) { f.Agent, f.Silent = nil, []Silent{{"agent", "n2", "refused"}} },
-		"gateways": func(f *Facts) {
-			f.Gateways = nil
-			f.Silent = []Silent{{"gateway", "n1", "refused"}}
-		},
-		"kernel": func(f *Facts) { f.Agent.Errors = []string{"no answer"} },
-	} {
+	for name, spoil := range unasked {
 		f := wellFacts()
 		spoil(&f)
 		if r := Walk(f); r.Asked || r.First != 0 {

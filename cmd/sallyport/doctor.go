@@ -25,7 +25,8 @@ func doctorCommand() *cobra.Command {
 problems (settings, rp_filter, marks, ports and tables that others use, other owners of a
 VIP), who holds each VIP, versions, clocks, scheduling, replication, the size of packets that
 come through to the VIPs and back (by pinging them), ARP settings, kube-proxy's addresses,
-masquerades that come before ours, and the room of connection tracking.
+masquerades that come before ours, and the room of connection tracking. docs/troubleshooting.md has
+an entry for each check.
 
 On a host it asks the programs at --http. With --kubeconfig, --context or --namespace, and
 as kubectl sallyport doctor, it asks those of a cluster, which takes the rights to list
@@ -84,6 +85,7 @@ func printDoctor(w io.Writer, r doctor.Report) {
 		if f.Cure != "" {
 			fmt.Fprintf(w, "%32scure: %s\n", "", f.Cure)
 		}
+		fmt.Fprintf(w, "%32smore: %s\n", "", f.Entry())
 	}
 	for _, s := range r.Silent {
 		fmt.Fprintf(w, "SILENT   %s on %s: %s\n", s.Program, cmp.Or(s.Where, "no node"), s.Why)

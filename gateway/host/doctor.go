@@ -62,6 +62,8 @@ func kernel() doctor.Kernel {
 	const tracking = "/proc/sys/net/netfilter/nf_conntrack_"
 	k.Connections, _ = number(tracking + "count")
 	k.Room, _ = number(tracking + "max")
+	counted, err := number(tracking + "acct")
+	k.Uncounted = err == nil && counted == 0
 	all, _ := number(filepath.Join(conf, "all/arp_ignore"))
 	links, _ := net.Interfaces()
 	for _, l := range links {
