@@ -4,22 +4,14 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-
-	"github.com/sallyport/sallyport/gateway/replica"
-	"github.com/sallyport/sallyport/snat"
-	"github.com/sallyport/sallyport/steer"
 )
 
-const (
-	commandsPage   = "../../docs/commands.md"
-	operationsPage = "../../docs/operations.md"
-)
+const commandsPage = "../../docs/commands.md"
 
 var update = flag.Bool("update", false, "write the tables of flags into docs/commands.md")
 
@@ -89,25 +81,5 @@ func TestCommandsPageHasEveryCommandAndFlag(t *testing.T) {
 		}
 	default:
 		t.Errorf("%s has not the flags of the program: run make docs", commandsPage)
-	}
-}
-
-func TestOperationsPageHasEveryReason(t *testing.T) {
-	text := page(t, operationsPage)
-	want := append(snat.Refusals(), steer.Strayed, steer.Stranger, replica.Fenced)
-	declared := regexp.MustCompile(`Reason += "([A-Za-z]+)"`)
-	for _, file := range []string{"../../gateway/snapshot.go", "../../election/gossip/problems.go"} {
-		found := declared.FindAllStringSubmatch(page(t, file), -1)
-		if len(found) < 5 {
-			t.Fatalf("%s declares %d reasons: look where they went", file, len(found))
-		}
-		for _, m := range found {
-			want = append(want, m[1])
-		}
-	}
-	for _, reason := range want {
-		if !strings.Contains(text, "| `"+reason+"` |") {
-			t.Errorf("%s does not say what to do about %s", operationsPage, reason)
-		}
 	}
 }
