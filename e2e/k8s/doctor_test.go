@@ -15,9 +15,11 @@ import (
 func (w *world) examined() {
 	w.t.Helper()
 	w.plugin()
-	ask := func(holds func(doctor.Report) bool) {
+	// What a program sets itself it puts back from time to time, so it is broken for each look.
+	ask := func(fault func(), holds func(doctor.Report) bool) {
 		w.t.Helper()
 		w.await(func() error {
+			fault()
 			said, err := w.API.Kubectl(w.ctx, "", "sallyport", "doctor", "-o", "json")
 			var r doctor.Report
 			if parsed := json.Unmarshal([]byte(said), &r); parsed != nil {
@@ -31,24 +33,23 @@ func (w *world) examined() {
 	}
 	all, node := 2*len(w.everyNode()), lab.NodeName(w.everyNode()[1])
 	well := func(r doctor.Report) bool { return len(r.Findings) == 0 && len(r.Silent) == 0 && r.Hosts == all }
-	ask(well)
+	ask(func() {}, well)
 	for _, test := range []struct{ setting, bad, good, check, cure string }{
 		{"net.ipv4.conf.sally0.rp_filter", "1", "2", "problems", "set it to 2"},
 		{"net.ipv4.conf.eth0.arp_ignore", "2", "0", "arp", "to 0 or 1"},
 	} {
-		set := func(value string) {
-			w.t.Helper()
-			_, err := w.Lab.Exec(node, "sysctl", "-w", test.setting+"="+value)
-			w.must(err)
+		set := func(value string) func() {
+			return func() {
+				_, err := w.Lab.Exec(node, "sysctl", "-w", test.setting+"="+value)
+				w.must(err)
+			}
 		}
-		set(test.bad)
-		ask(func(r doctor.Report) bool {
+		ask(set(test.bad), func(r doctor.Report) bool {
 			return slices.ContainsFunc(r.Findings, func(f doctor.Finding) bool {
 				return f.Check == test.check && f.Severity == doctor.Error && f.Where == node &&
 					f.Object == "sysctl "+test.setting && strings.Contains(f.Found+f.Cure, test.cure)
 			})
 		})
-		set(test.good)
-		ask(well)
+		ask(set(test.good), well)
 	}
 }
