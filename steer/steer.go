@@ -134,6 +134,8 @@ func Table(cfg tunnel.Config, plan gateway.Plan, h gateway.Hold, ends []tunnel.R
 			}},
 			classify,
 			{Name: "forward", Hook: nf.ForwardMangle, Rules: []nf.Rule{
+				{Match: nf.Match{Protocol: udp, DstPort: cfg.Port, DstSet: remotes, NotSrcSet: peers}, Count: Stranger, Action: nf.Drop{},
+					Why: "a pod's, which would pass for its node's once it is masqueraded"},
 				{Match: nf.Match{NotMark: &none}, Action: nf.Goto{Chain: "marked-out"}},
 			}},
 			{Name: "keep", Hook: nf.PostroutingNAT, Rules: []nf.Rule{
