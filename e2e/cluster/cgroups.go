@@ -11,7 +11,10 @@ import (
 	"github.com/sallyport/sallyport/e2e/lab"
 )
 
-const cgroupRoot = "/sys/fs/cgroup"
+const (
+	cgroupRoot = "/sys/fs/cgroup"
+	version2   = cgroupRoot + "/unified"
+)
 
 // nodeShares is the weight of all pods of a node, as the kubelet weighs those of one with
 // this machine's processors: a new cgroup would weigh as much as any one program beside it.
@@ -23,11 +26,17 @@ func (c *Cluster) cgroup(j int) string {
 }
 
 // makeCgroups makes the root of node j's pods, which the kubelet demands to exist. A new
-// cpuset is empty, and nothing can run in it, until it is filled (cpusets.rst).
+// cpuset is empty, and nothing can run in it, until it is filled (cpusets.rst). In version 2
+// it is all that the node sees of the tree, whose root would be all nodes' and clusters'.
 func (c *Cluster) makeCgroups(j int) error {
 	controllers, err := filepath.Glob(cgroupRoot + "/*/tasks")
 	if err != nil || len(controllers) == 0 {
 		return errors.New("the cluster's nodes need cgroup v1 beside v2: boot with systemd.unified_cgroup_hierarchy=0, or use a cluster you have (E2E_KUBECONFIG)")
+	}
+	if _, err := os.Stat(version2); err == nil {
+		if err := os.MkdirAll(filepath.Join(version2, c.cgroup(j)), 0o755); err != nil {
+			return fmt.Errorf("make a cgroup of version 2: %w", err)
+		}
 	}
 	for _, tasks := range controllers {
 		root := filepath.Dir(tasks)

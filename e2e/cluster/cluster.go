@@ -135,7 +135,7 @@ func (c *Cluster) AwaitNodes(ctx context.Context) error {
 	if _, err := c.API.Kubectl(ctx, "", "wait", "--for=condition=Ready", "node", "--all", "--timeout=120s"); err != nil {
 		return fmt.Errorf("wait for the nodes: %w, see the logs in %s", err, c.dir)
 	}
-	return lab.AwaitContext(ctx, time.Minute, func() error {
+	return lab.AwaitEvery(ctx, 200*time.Millisecond, time.Minute, func() error {
 		taints, err := c.API.Kubectl(ctx, "", "get", "nodes", "-o", "jsonpath={.items[*].spec.taints[*].key}")
 		for _, untold := range []string{"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"} {
 			if strings.Contains(taints, untold) {

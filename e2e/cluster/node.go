@@ -40,7 +40,7 @@ func (c *Cluster) powerOn(j int) error {
 	c.nodes[j-1] = &daemon{name: lab.NodeName(j), log: filepath.Join(dir, "init.log"), command: func() *exec.Cmd {
 		args := []string{"--net=/run/netns/" + c.Lab.FullName(lab.NodeName(j)), "--",
 			"unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc", "--propagation", "slave",
-			"bash", filepath.Join(dir, "node.sh"), "init", dir, c.API.programs, lab.NodeName(j)}
+			"bash", filepath.Join(dir, "node.sh"), "init", dir, c.API.programs, lab.NodeName(j), c.cgroup(j)}
 		return exec.Command("nsenter", append(args, c.images...)...)
 	}}
 	if err := c.nodes[j-1].start(); err != nil {

@@ -3,7 +3,7 @@
 # its own by bind mounts and starts containerd, kubelet and kube-proxy. When it dies, the
 # kernel kills every process of the node, containers included.
 #
-#   node.sh init DIR PROGRAMS NAME IMAGE...
+#   node.sh init DIR PROGRAMS NAME CGROUP IMAGE...
 #   node.sh start DIR PROGRAMS kubelet|kube-proxy
 set -euo pipefail
 verb=$1 dir=$2 programs=$3 name=$4; shift 4
@@ -18,6 +18,7 @@ start() { # PROGRAM: its options are in a file, one a line
 }
 if [ "$verb" = start ]; then start "$name"; exit; fi
 
+cgroup=$1; shift
 hostname "$name"
 # /sys is to be this network namespace's own; the cgroups in it stay.
 mkdir -p "$dir/cgroup"
@@ -26,6 +27,9 @@ umount -l /sys
 mount -t sysfs sysfs /sys
 mount --rbind "$dir/cgroup" /sys/fs/cgroup
 umount -l "$dir/cgroup"
+# What is attached to the root of version 2 is to be for this node's pods only.
+own_cgroup=/sys/fs/cgroup/unified/$cgroup
+if [ -d "$own_cgroup" ]; then mount --bind "$own_cgroup" /sys/fs/cgroup/unified; fi
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /run/netns
 # The kubelet sets these three, which have no namespace: it finds them as it wants

@@ -90,6 +90,12 @@ type pod struct {
 // pods lists the app's pods that are not being deleted.
 func (w *world) pods(a app) []pod {
 	w.t.Helper()
+	return w.podsOf("app=" + a.name)
+}
+
+// podsOf lists those with labels.
+func (w *world) podsOf(labels string) []pod {
+	w.t.Helper()
 	var list struct {
 		Items []struct {
 			Metadata struct {
@@ -100,7 +106,7 @@ func (w *world) pods(a app) []pod {
 			Status struct{ PodIP netip.Addr }
 		}
 	}
-	w.must(json.Unmarshal([]byte(w.kubectl("get", "pods", "-l", "app="+a.name, "-o", "json")), &list))
+	w.must(json.Unmarshal([]byte(w.kubectl("get", "pods", "-l", labels, "-o", "json")), &list))
 	var pods []pod
 	for _, p := range list.Items {
 		node, _ := strconv.Atoi(strings.TrimPrefix(p.Spec.NodeName, "n"))
@@ -115,7 +121,10 @@ func (w *world) pods(a app) []pod {
 // API server has no part in it.
 func (w *world) hear(p pod, since time.Time) (traffic.Report, error) {
 	var r traffic.Report
-	ctx, cancel := context.WithTimeout(w.ctx, 10*time.Second)
+	if !p.addr.IsValid() {
+		return r, fmt.Errorf("%s on n%d has no address yet", p.name, p.node)
+	}
+	ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
 	defer cancel()
 	address := netip.AddrPortFrom(p.addr, traffic.Port)
 	// From its own node, which reaches it whatever the CNI's addresses and tunnels are.
@@ -124,10 +133,13 @@ func (w *world) hear(p pod, since time.Time) (traffic.Report, error) {
 	if err == nil && code != http.StatusOK {
 		err = fmt.Errorf("report of pod %s: %d", p.name, code)
 	}
-	if err != nil {
-		return r, err
+	if err == nil {
+		err = json.Unmarshal(body, &r)
 	}
-	return r, json.Unmarshal(body, &r)
+	if err == nil && r.Pod != p.name {
+		err = fmt.Errorf("at the address %s, which %s had, is %s", p.addr, p.name, r.Pod)
+	}
+	return r, err
 }
 
 // seen awaits that the partner sees every pod of the app, on connections begun from now
@@ -145,7 +157,7 @@ func (w *world) seenFrom(p pod, as func(pod) netip.Addr) {
 	w.await(func() error {
 		since := time.Now()
 		var r traffic.Report
-		err := lab.AwaitContext(w.ctx, 5*time.Second, func() (err error) {
+		err := lab.AwaitEvery(w.ctx, lookEvery, 5*time.Second, func() (err error) {
 			if r, err = w.hear(p, since); err == nil && len(r.Connects.Sources()) == 0 {
 				err = fmt.Errorf("no connection of %s is answered", p.name)
 			}
@@ -169,7 +181,7 @@ func (w *world) refused(a app) {
 	for _, p := range w.pods(a) {
 		w.await(func() error {
 			since := time.Now()
-			return lab.AwaitContext(w.ctx, 5*time.Second, func() error {
+			return lab.AwaitEvery(w.ctx, lookEvery, 5*time.Second, func() error {
 				r, err := w.hear(p, since)
 				switch {
 				case err != nil:

@@ -41,16 +41,17 @@ func (w *world) healthy() {
 		w.await(w.ready(lab.Gateway, j))
 		w.await(w.ready(lab.Agent, j))
 	}
-	holder := 0
 	w.await(func() error {
 		holders := w.holders()
 		if len(holders) != 1 {
 			return fmt.Errorf("nodes %v say that they hold the VIP, want one", holders)
 		}
-		holder = holders[0]
+		holder := lab.NodeName(holders[0])
+		if told := w.kubectl("get", "egressroute/payments", "-o", "jsonpath={.status.holder}"); told != holder {
+			return fmt.Errorf("%s holds the VIP, and the route's status says %q", holder, told)
+		}
 		return nil
 	})
-	w.reported(holder)
 }
 
 // reported awaits that the route's status names the holder's node.

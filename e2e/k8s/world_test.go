@@ -28,6 +28,10 @@ var (
 // with two cores that does other things as well. What is measured is in the benchmarks.
 const patience = 2 * time.Minute
 
+// lookEvery is how often a condition is looked at: each time costs the cluster's processors
+// a program, or requests to all of its nodes.
+const lookEvery = 200 * time.Millisecond
+
 // namespace of the release, which is called "sallyport".
 const namespace = "sallyport"
 
@@ -113,7 +117,7 @@ func (w *world) must(err error) {
 
 func (w *world) await(condition func() error) {
 	w.t.Helper()
-	w.must(lab.AwaitContext(w.ctx, patience, condition))
+	w.must(lab.AwaitEvery(w.ctx, lookEvery, patience, condition))
 }
 
 // kubectl runs kubectl as administrator and gives what it says.

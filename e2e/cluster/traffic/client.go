@@ -14,6 +14,8 @@ const Port = 8080
 
 // Client is the traffic of one pod.
 type Client struct {
+	// Pod is its name.
+	Pod string
 	// First is the connection that was the pod's first act.
 	First lab.Exchange
 
@@ -24,6 +26,7 @@ type Client struct {
 
 // Report is what the traffic of a pod lived through.
 type Report struct {
+	Pod                    string // whose it is: an address changes hands
 	First                  lab.Exchange
 	Echo, Connects, Stream lab.Timeline
 	// Broken is why the stream ended, "" if it did not.
@@ -53,7 +56,7 @@ func (c *Client) Start(from *lab.Lab, to netip.Addr, echo, connects, stream time
 
 // Report is what was asked from a moment on.
 func (c *Client) Report(since time.Time) Report {
-	r := Report{First: c.First}
+	r := Report{Pod: c.Pod, First: c.First}
 	if c.echo != nil {
 		r.Echo = c.echo.Since(since)
 	}

@@ -92,7 +92,11 @@ func client(args []string) error {
 	text, _ := json.Marshal(first)
 	fmt.Printf("first %s\n", text)
 
-	c := &traffic.Client{First: first}
+	name, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("find the pod's name: %w", err)
+	}
+	c := &traffic.Client{Pod: name, First: first}
 	if err := c.Start(here, partner, *echo, *connects, *stream); err != nil {
 		return err
 	}
