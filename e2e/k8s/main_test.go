@@ -3,7 +3,7 @@
 //
 //	E2E_PREFIX       prefix of the cluster's namespaces, for runs side by side
 //	E2E_REPORTS      folder for the reports of failed scenarios, default a temporary one
-//	E2E_WAVES        how long pods come and go at least, default 90s; the whole of it is 3m
+//	E2E_WAVES        how long pods come and go at least, default 3m
 //	E2E_KUBECONFIG   an existing cluster to use instead, see existing_test.go
 //	SALLYPORT_BIN    the program in the image under test, built where it is not given
 package k8s

@@ -2,11 +2,12 @@ package k8s
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,16 +17,17 @@ import (
 	"github.com/sallyport/sallyport/steer"
 )
 
-// wavesEnv is for how long pods come and go at least, as "3m".
+// wavesEnv is for how long pods come and go at least, as "90s".
 const wavesEnv = "E2E_WAVES"
 
-// Each wave has so many pods on each node, of which some are not selected.
+// Each wave has so many pods on each node, selected and others. The next one comes when
+// all of them have had an answer, so that no more are begun than the machine begins.
 const (
-	wavePods   = 9
-	waveOthers = 3
+	wavePods   = 6
+	waveOthers = 2
 )
 
-// enough pods, all waves together.
+// enough selected pods, all waves together.
 const enough = 200
 
 // narrow is the bridge plugin with so few addresses that those of deleted pods, whose
@@ -36,7 +38,7 @@ var narrow = cluster.CNI{
 		cidr := lab.PodCIDR(j)
 		base := strings.TrimSuffix(cidr.Addr().String(), "0")
 		return strings.Replace(cluster.Bridge.Config(j), fmt.Sprintf("%q", cidr),
-			fmt.Sprintf(`%q, "rangeStart": "%s10", "rangeEnd": "%s59"`, cidr, base, base), 1)
+			fmt.Sprintf(`%q, "rangeStart": "%s10", "rangeEnd": "%s49"`, cidr, base, base), 1)
 	},
 	Boot: cluster.Bridge.Boot,
 }
@@ -55,14 +57,15 @@ spec:
 ---
 `
 
-// acts counts what the pods' first acts came to.
-type acts struct{ asVIP, asNode, unanswered int }
+// acts counts what the pods were seen as, and those of them whose first act nobody
+// answered: the kubelet had told nobody of the pod before the pod gave it up.
+type acts struct{ asVIP, asNode, late int }
 
 // TestWaves has pods come and go, each of which connects as its first act, before anybody
-// can know it, while nodes lose power. Selected ones are seen as the VIP or not at
-// all, others never as the VIP, whatever pod had their address before.
+// can know it, while nodes lose power. Selected ones are seen as the VIP and as nothing
+// else, others never as the VIP, whatever pod had their address before.
 func TestWaves(t *testing.T) {
-	duration, err := time.ParseDuration(cmp.Or(os.Getenv(wavesEnv), "90s"))
+	duration, err := time.ParseDuration(cmp.Or(os.Getenv(wavesEnv), "3m"))
 	if err != nil {
 		t.Fatalf("%s: %v", wavesEnv, err)
 	}
@@ -89,9 +92,8 @@ func TestWaves(t *testing.T) {
 			cuts++
 			w.look(n, &did, w.Lab.Others(cut)...)
 			w.noLeak()
-			w.must(w.PowerOn(cut)) // with the pods that it had
-			w.await(w.ready(lab.Agent, cut))
-			w.noLeak()
+			w.must(w.PowerOn(cut))
+			w.look(n, &did, cut) // the pods that it had begin anew
 		}
 		if n > 1 {
 			w.recede(n - 1)
@@ -99,7 +101,7 @@ func TestWaves(t *testing.T) {
 		t.Logf("%s: wave %d, %d pods so far, %d power cuts: %+v", time.Since(begun).Round(time.Second), n, made, cuts, did)
 		w.noLeak()
 	}
-	if did.asVIP < made/2 {
+	if did.asVIP < made {
 		t.Errorf("of %d selected pods only %d were seen", made, did.asVIP)
 	}
 	w.healthy()
@@ -133,38 +135,67 @@ func (w *world) rise(n int) {
 	w.must(err)
 }
 
-// look awaits that the wave's pods on the nodes run, and looks at what they were seen as.
+// look awaits that each of the wave's pods on the nodes has had an answer since it began,
+// and looks at what it was seen as.
 func (w *world) look(n int, did *acts, nodes ...int) {
 	w.t.Helper()
-	for _, j := range nodes {
-		w.kubectl("wait", "pods", "-l", fmt.Sprintf("wave=%d,node=%s", n, lab.NodeName(j)),
-			"--for=jsonpath={.status.phase}=Running", "--timeout", (3 * patience).String())
-	}
-	for name, as := range map[string]func(pod) netip.Addr{"wave": asVIP, "other": asNode} {
-		for _, p := range w.pods(app{name: fmt.Sprintf("%s-%d", name, n)}) {
-			if !slices.Contains(nodes, p.node) {
+	seen := map[string]bool{}
+	w.must(lab.AwaitEvery(w.ctx, time.Second, 3*patience, func() error {
+		var errs []error
+		waiting := slices.DeleteFunc(w.podsOf(fmt.Sprintf("wave=%d", n)), func(p pod) bool {
+			return seen[p.name] || !slices.Contains(nodes, p.node)
+		})
+		for i, h := range w.hearAll(waiting) {
+			if h.err != nil {
+				errs = append(errs, h.err)
 				continue
 			}
-			var r traffic.Report
-			w.await(func() (err error) {
-				r, err = w.hear(p, time.Time{})
-				return err
-			})
-			for source := range r.Sources() {
-				if source != as(p) {
-					w.t.Errorf("%s, with the address %s, was seen as %s, want %s", p.name, p.addr, source, as(p))
-				}
-			}
-			switch {
-			case r.First.Err != nil:
-				did.unanswered++
-			case name == "wave":
+			p := waiting[i]
+			seen[p.name] = true
+			want := asNode(p)
+			if strings.HasPrefix(p.name, "wave-") {
+				want = theVIP
 				did.asVIP++
-			default:
+			} else {
 				did.asNode++
 			}
+			for source := range h.Sources() {
+				if source != want {
+					w.t.Errorf("%s, with the address %s, was seen as %s, want %s", p.name, p.addr, source, want)
+				}
+			}
+			if h.First.Err != nil {
+				did.late++
+			}
 		}
+		if want := len(nodes) * (wavePods + waveOthers); len(seen) != want {
+			errs = append(errs, fmt.Errorf("of wave %d on nodes %v, %d of %d pods have had an answer", n, nodes, len(seen), want))
+		}
+		return errors.Join(errs...)
+	}))
+}
+
+// heard is what a pod told, or why it told nothing.
+type heard struct {
+	traffic.Report
+	err error
+}
+
+// hearAll asks pods at a time for all of their lives: who is not there lets one wait.
+func (w *world) hearAll(pods []pod) []heard {
+	all := make([]heard, len(pods))
+	var asking sync.WaitGroup
+	for i, p := range pods {
+		asking.Go(func() {
+			r, err := w.hear(p, time.Time{})
+			if err == nil && len(r.Sources()) == 0 {
+				err = fmt.Errorf("%s on n%d has had no answer", p.name, p.node)
+			}
+			all[i] = heard{r, err}
+		})
 	}
+	asking.Wait()
+	return all
 }
 
 // recede deletes the pods of a wave, and does not wait.
