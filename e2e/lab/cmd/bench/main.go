@@ -48,6 +48,7 @@ type section struct {
 var sections = []section{
 	{"failover", "how long until traffic flows again, beside keepalived", (*bench).failover},
 	{"peers", "every fault, beside keepalived with conntrackd", (*bench).peers},
+	{"fence", "how the kernel ends a holder that no longer renews", (*bench).fence},
 	{"quiet", "whether a busy machine causes a failover", (*bench).quiet},
 	{"throughput", "what the packet path carries", (*bench).throughput},
 	{"path", "what a packet costs on it", (*bench).path},
