@@ -40,7 +40,7 @@ Needs root or NET_ADMIN and NET_RAW. When it stops its rules stay; "sallyport cl
 			}
 			agent, err := node.New(cmd.Context(), node.Config{
 				Version: version(), NodeName: c.nodeName, NodeIP: r.nodeIP, VIPs: r.vips, Tunnel: r.tunnel,
-				Internal: r.internal, PodRanges: ranges, Netfilter: c.netfilter, HTTP: c.http, StateDir: c.stateDir,
+				Internal: r.internal, PodRanges: ranges, Netfilter: c.netfilter, HTTP: c.http, TokenFile: c.tokenFile, StateDir: c.stateDir,
 				Teller: teller, SYNRetry: syn, Gate: waiting,
 			}, r.source, log)
 			if err != nil {

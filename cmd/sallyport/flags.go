@@ -69,7 +69,7 @@ type common struct {
 	source           string
 	kubeconfig       string
 	cluster          *kube.Client // once something needs it
-	http             string
+	http, tokenFile  string
 	stateDir         string
 	netfilter        string
 	device           string
@@ -89,7 +89,9 @@ func (c *common) register(f *pflag.FlagSet, http, vipUsage string) {
 	f.StringArrayVar(&c.vips, "vip", nil, vipUsage)
 	f.StringVar(&c.source, "source", "", "where routes, pods, namespaces and nodes come from: kube, the API server, or dir:PATH, a folder of YAML files")
 	f.StringVar(&c.kubeconfig, "kubeconfig", "", "file that says how to reach the API server; without it, as a pod of the cluster does")
-	f.StringVar(&c.http, "http", http, "address of /status, /healthz, /readyz and /metrics")
+	f.StringVar(&c.http, "http", http, "address of /status, /healthz, /readyz and /metrics, and of a gateway's status page")
+	f.StringVar(&c.tokenFile, "http-token-file", "",
+		"file with the token that whoever is not on this host must give at --http for the page, /status, /trace and /doctor; without, the page is for this host, and the others for everybody")
 	f.StringVar(&c.stateDir, "state-dir", "/var/lib/sallyport", "folder for the last good view, used at a start without the source")
 	f.StringVar(&c.netfilter, "netfilter", host.Auto, "packet filter: auto, nftables or iptables (with ipset)")
 	f.StringVar(&c.device, "tunnel-device", d.Device, "name of the tunnel device; must begin with sally")

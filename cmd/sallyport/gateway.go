@@ -100,7 +100,7 @@ without losing a connection where another gateway is fit, and leaves its rules; 
 				},
 				KeyFile:  keyFile,
 				SNAT:     snat.Config{Tunnel: r.tunnel, Zone: zone, NodePorts: ports},
-				Internal: r.internal, Netfilter: c.netfilter, HTTP: c.http, StateDir: filepath.Clean(c.stateDir),
+				Internal: r.internal, Netfilter: c.netfilter, HTTP: c.http, TokenFile: c.tokenFile, StateDir: filepath.Clean(c.stateDir),
 				FlowsPort: flowsPort, HandoverTimeout: handover,
 			}, r.source, log)
 			if err != nil {

@@ -41,7 +41,7 @@ Every flag can also be set from the environment: --node-name is SALLYPORT_NODE_N
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	root.PersistentFlags().String("log-level", "info", "least level logged: debug, info, warn or error")
-	root.AddCommand(gatewayCommand(), agentCommand(), statusCommand(), handoverCommand(), traceCommand(), doctorCommand(), probeCommand(), reflectCommand(), checkCommand(), cleanupCommand(), uninstallCommand(), versionCommand())
+	root.AddCommand(gatewayCommand(), agentCommand(), statusCommand(), dashboardCommand(), handoverCommand(), traceCommand(), doctorCommand(), probeCommand(), reflectCommand(), checkCommand(), cleanupCommand(), uninstallCommand(), versionCommand())
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd) }
 	root.AddCommand(allowlistCommand())
 	return root

@@ -34,9 +34,14 @@ type Program interface {
 }
 
 // Serve answers on addr until the context ends: /status, /trace, /doctor, /healthz, /readyz and
-// /metrics, and of a gateway POST /handover. It binds at once, so that a clash of
-// ports is an error at start.
-func Serve(ctx context.Context, addr string, p Program, metrics *Metrics, log *slog.Logger) error {
+// /metrics, and of a gateway its page and POST /handover. Who is not on this host needs the
+// token in tokenFile for what names pods; "": for the page, which is then not to be had, alone.
+// It binds at once, so that a clash of ports is an error at start.
+func Serve(ctx context.Context, addr, tokenFile string, p Program, metrics *Metrics, log *slog.Logger) error {
+	seen := guard(tokenFile)
+	if err := seen.check(); err != nil {
+		return err
+	}
 	listener, err := listen("--http", addr)
 	if err != nil {
 		return err
@@ -44,14 +49,16 @@ func Serve(ctx context.Context, addr string, p Program, metrics *Metrics, log *s
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics, statusCollector{p})
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		_ = enc.Encode(p.Status(r.Context())) // the client went away
-	})
-	mux.HandleFunc("GET /trace", serveTrace(p))
-	mux.HandleFunc("GET /doctor", serveDoctor(p))
+	mux.HandleFunc("GET /status", seen.data(true, serveStatus(p)))
+	mux.HandleFunc("GET /trace", seen.data(true, serveTrace(p)))
+	mux.HandleFunc("GET /doctor", seen.data(true, serveDoctor(p)))
+	if paged, ok := p.(interface {
+		Page() (document, events http.HandlerFunc)
+	}); ok {
+		document, events := paged.Page()
+		mux.HandleFunc("GET /{$}", seen.document(document))
+		mux.HandleFunc("GET /events", seen.data(false, events))
+	}
 	mux.HandleFunc("GET /healthz", verdict(p.Healthy))
 	mux.HandleFunc("GET /readyz", verdict(p.Ready))
 	if h, ok := p.(handsOver); ok {
@@ -111,6 +118,15 @@ func serve(ctx context.Context, listener net.Listener, flag string, handler http
 		return fmt.Errorf("serve %s %s: %w", flag, listener.Addr(), err)
 	}
 	return nil
+}
+
+func serveStatus(p Program) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		_ = enc.Encode(p.Status(r.Context())) // the client went away
+	}
 }
 
 func verdict(check func() error) http.HandlerFunc {

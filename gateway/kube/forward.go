@@ -87,6 +87,16 @@ func (f *Forwarder) Get(ctx context.Context, namespace, pod string, port int, pa
 	return nil, fmt.Errorf("read the answer of port %d: %w", port, err)
 }
 
+// Dial connects to a port of the pod's loopback. The connection lasts no longer than the
+// context.
+func (f *Forwarder) Dial(ctx context.Context, namespace, pod string, port int) (io.ReadWriteCloser, error) {
+	ws, err := f.dial(ctx, namespace, pod, port)
+	if err != nil {
+		return nil, err
+	}
+	return &portStream{ws: ws, done: context.AfterFunc(ctx, func() { ws.conn.Close() })}, nil
+}
+
 // dial asks for the port and takes the connection over.
 func (f *Forwarder) dial(ctx context.Context, namespace, pod string, port int) (*webSocket, error) {
 	u := f.server.JoinPath("api/v1/namespaces", namespace, "pods", pod, "portforward")
@@ -129,9 +139,10 @@ func refusal(resp *http.Response) error {
 		strings.TrimSpace(string(body)), 0, true)
 }
 
-// portStream reads what comes from the port.
+// portStream is a connection to the port.
 type portStream struct {
 	ws    *webSocket
+	done  func() bool // of Dial: the context is not watched any more
 	left  []byte
 	begun [2]bool // the port's number was read, of each stream
 	said  string  // by the kubelet: why it ends
@@ -159,4 +170,24 @@ func (s *portStream) Read(p []byte) (int, error) {
 	n := copy(p, s.left)
 	s.left = s.left[n:]
 	return n, nil
+}
+
+// Write sends to the port.
+func (s *portStream) Write(p []byte) (int, error) {
+	const most = 32 << 10 // of one message
+	sent := 0
+	for sent < len(p) {
+		part := p[sent:min(len(p), sent+most)]
+		if _, err := s.ws.Write(append([]byte{dataStream}, part...)); err != nil {
+			return sent, err
+		}
+		sent += len(part)
+	}
+	return sent, nil
+}
+
+// Close ends the connection.
+func (s *portStream) Close() error {
+	s.done()
+	return s.ws.Close()
 }

@@ -107,6 +107,41 @@ func TestForwarderGetsLargeAnswersFromAPodsPort(t *testing.T) {
 	}
 }
 
+func TestForwarderCarriesBothWays(t *testing.T) {
+	f := kubelet(t, func(stream io.ReadWriter) error {
+		_, err := io.Copy(stream, stream)
+		return err
+	})
+	conn, err := f.Dial(t.Context(), "sallyport", "gw-0", 9871)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	long := strings.Repeat("0123456789abcdef", 10_000) // more than one message takes
+	go func() { _, _ = io.WriteString(conn, long) }()
+	got := make([]byte, len(long))
+	if _, err := io.ReadFull(conn, got); err != nil || string(got) != long {
+		t.Errorf("not what was sent: %v", err)
+	}
+}
+
+func TestForwarderEndsWithTheContext(t *testing.T) {
+	f := kubelet(t, func(stream io.ReadWriter) error {
+		_, err := io.Copy(io.Discard, stream)
+		return err
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	conn, err := f.Dial(ctx, "sallyport", "gw-0", 9871)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	cancel()
+	if n, err := conn.Read(make([]byte, 1)); err == nil {
+		t.Errorf("read %d bytes", n)
+	}
+}
+
 func TestForwarderSaysWhatTheKubeletSays(t *testing.T) {
 	f := kubelet(t, func(io.ReadWriter) error { return errors.New("connect: connection refused") })
 	if _, err := f.Get(t.Context(), "sallyport", "gw-0", 9871, "/status"); err == nil || !strings.Contains(err.Error(), "port 9871: connect: connection refused") {

@@ -43,6 +43,7 @@ type Config struct {
 	Tunnel    tunnel.Config
 	Netfilter string // host.Auto, host.NFTables or host.IPTables
 	HTTP      string // address of the HTTP endpoint
+	TokenFile string // lets who has its token see there what this host may; "": everybody
 	StateDir  string
 	Teller    Teller // nil: nobody is told
 	SYNRetry  SYNRetry
@@ -136,7 +137,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.reaper.Run(ctx) })
 	g.Go(func() error { return a.clash.Run(ctx) })
 	g.Go(func() error { return a.gate.Run(ctx) })
-	g.Go(func() error { return host.Serve(ctx, a.cfg.HTTP, a, a.metrics, a.log) })
+	g.Go(func() error { return host.Serve(ctx, a.cfg.HTTP, a.cfg.TokenFile, a, a.metrics, a.log) })
 	return g.Wait()
 }
 

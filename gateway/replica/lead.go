@@ -45,8 +45,9 @@ type electorate struct {
 	mu          sync.Mutex
 	machine     *election.Machine
 	transitions map[string]map[string]uint64 // by VIP and reason
-	turned      time.Duration                // the last turn of the loop
-	strangers   map[string]time.Time         // uninvited members, when last heard
+	chronicle   *election.Chronicle
+	turned      time.Duration        // the last turn of the loop
+	strangers   map[string]time.Time // uninvited members, when last heard
 }
 
 // standing says whether this replica may hold a VIP now, and if not, why.
@@ -101,6 +102,7 @@ func (e *electorate) do(turn func(now time.Duration) election.Ready) {
 			e.transitions[t.VIP] = map[string]uint64{}
 		}
 		e.transitions[t.VIP][t.Reason]++
+		e.chronicle.Enter(t, time.Now())
 	}
 	e.mu.Unlock()
 	// Before the messages: some say that a VIP was let go.
@@ -151,6 +153,13 @@ func (e *electorate) status() ([]election.Status, map[string]map[string]uint64, 
 		}
 	}
 	return e.machine.Status(), counts, e.turned
+}
+
+// spells of a VIP that this member saw.
+func (e *electorate) spells(addr netip.Addr) []election.Spell {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.chronicle.Of(addr.String())
 }
 
 // states of all VIPs.

@@ -24,6 +24,7 @@ import (
 	"github.com/sallyport/sallyport/election/priority"
 	"github.com/sallyport/sallyport/gateway"
 	"github.com/sallyport/sallyport/gateway/host"
+	"github.com/sallyport/sallyport/gateway/page"
 	"github.com/sallyport/sallyport/gateway/reconcile"
 	"github.com/sallyport/sallyport/snat"
 	"github.com/sallyport/sallyport/tunnel"
@@ -50,6 +51,7 @@ type Config struct {
 	Internal  []netip.Prefix
 	Netfilter string
 	HTTP      string
+	TokenFile string // lets who has its token see on HTTP what this host may; "": nobody
 	StateDir  string
 	Reporter  Reporter // nil: nobody is told
 	// Allowlist is where what partners must admit is served to them; "": on HTTP only.
@@ -109,6 +111,7 @@ type Replica struct {
 
 	movedTo   chan vip.VIP
 	allowlist *endpoint.Endpoint
+	page      *page.Page
 	mirror    *mirror // nil: connections are not replicated
 	census    *census
 }
@@ -136,6 +139,7 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 	}
 	r.clash = host.NewClashes(cfg.SNAT.Tunnel.Marks, cfg.SNAT.Zone, r.tunnel, log)
 	r.allowlist = endpoint.New(r.admits)
+	r.page = page.New(r.see)
 	r.loop = reconcile.New("gateway", log, r.reconcile)
 	r.view = host.NewView(source, cfg.StateDir, "gateway", r.loop.Kick, log)
 	if r.host, err = layer2.Open(); err != nil {
@@ -168,13 +172,14 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 		messenger: r.gossip, keeper: r.keeper, now: boottime.Now, log: log, vips: r.watch.vips(),
 		standing: r.watch.changes, turns: make(chan func()), ended: make(chan struct{}), machine: machine, transitions: map[string]map[string]uint64{},
 		id: cfg.Gossip.Name, electors: electors, lost: r.moved, strangers: map[string]time.Time{},
+		chronicle: election.NewChronicle(names, spellsKept, r.started), changed: r.page.Changed,
 	}
 	r.census = newCensus(cfg.SNAT, log)
 	if cfg.FlowsPort != 0 {
 		if r.mirror, err = newMirror(cfg, r.electorate.states, r.gossip.Members, metrics, log); err != nil {
 			return nil, err
 		}
-		r.electorate.changed = r.mirror.changed
+		r.electorate.changed = func() { r.mirror.changed(); r.page.Changed() }
 	}
 	if r.relay, err = layer2.NewRelay(r.host, r.watch.holdable(), cfg.SNAT.Tunnel.Port); err != nil {
 		return nil, err
@@ -264,7 +269,7 @@ func (r *Replica) Run(ctx context.Context) error {
 			return host.ServeOnly(ctx, "--allowlist-listen", r.cfg.Allowlist, r.Handlers(), r.log)
 		})
 	}
-	g.Go(func() error { return host.Serve(ctx, r.cfg.HTTP, r, r.metrics, r.log) })
+	g.Go(func() error { return host.Serve(ctx, r.cfg.HTTP, r.cfg.TokenFile, r, r.metrics, r.log) })
 	return g.Wait()
 }
 
