@@ -51,8 +51,16 @@ type VIP struct {
 	Replicated  bool             `json:"replicated"`
 	InStep      bool             `json:"inStep"`
 	Standbys    []Standby        `json:"standbys"`
-	Connections int64            `json:"connections"`
+	Connections int              `json:"connections"`
+	Worst       *Ports           `json:"worst,omitempty"` // nil: none is in use
 	Spells      []election.Spell `json:"spells"`
+}
+
+// Ports of a VIP that are taken towards the destination that has the most of its own.
+type Ports struct {
+	Destination string `json:"destination"`
+	Used        int    `json:"used"`
+	Usable      int    `json:"usable"`
 }
 
 // Standby that follows this gateway.
@@ -99,10 +107,13 @@ func See(s host.Status, spells func(vip netip.Addr) []election.Spell, nodes []st
 	for _, x := range s.VIPs {
 		out := VIP{
 			VIP: x.VIP, Holder: x.Holder, Held: x.Held, Term: x.Term, Voters: x.Voters, Replicas: x.Replicas, Barred: x.Barred,
-			Standbys: []Standby{}, Spells: spells(x.VIP),
+			Connections: x.Connections, Standbys: []Standby{}, Spells: spells(x.VIP),
+		}
+		if len(x.Ports) > 0 {
+			out.Worst = &Ports{x.Ports[0].Destination, x.Ports[0].Used, x.Ports[0].Usable}
 		}
 		if r := x.Replication; r != nil {
-			out.Replicated, out.InStep, out.Connections = true, r.InStep, r.Connections
+			out.Replicated, out.InStep = true, r.InStep
 			for _, b := range r.Standbys {
 				out.Standbys = append(out.Standbys, Standby{Name: b.Name, InStep: b.InStep, LagMilliseconds: math.Round(b.LagSeconds * 1000)})
 			}
