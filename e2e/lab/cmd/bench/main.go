@@ -35,6 +35,7 @@ type bench struct {
 	trials              int
 	duration            time.Duration
 	pods                int
+	handovers           int
 	only                []string // of the variants of a section, by name; empty: all
 	command             string   // what to type to get the same
 }
@@ -49,6 +50,7 @@ var sections = []section{
 	{"failover", "how long until traffic flows again, beside keepalived", (*bench).failover},
 	{"peers", "every fault, beside keepalived with conntrackd", (*bench).peers},
 	{"fence", "how the kernel ends a holder that no longer renews", (*bench).fence},
+	{"handover", "what it costs to move a VIP on purpose", (*bench).handover},
 	{"quiet", "whether a busy machine causes a failover", (*bench).quiet},
 	{"throughput", "what the packet path carries", (*bench).throughput},
 	{"path", "what a packet costs on it", (*bench).path},
@@ -73,6 +75,9 @@ func newCommand() *cobra.Command {
 			if b.trials < 1 {
 				return fmt.Errorf("--trials %d: give at least 1, and 15 for figures to publish", b.trials)
 			}
+			if b.handovers < 1 {
+				return fmt.Errorf("--handovers %d: give at least 1, and 50 for figures to publish", b.handovers)
+			}
 			if b.pods < 1 || b.pods > 100_000 {
 				return fmt.Errorf("--pods %d: give 1 to 100000, and 20000 for figures to publish", b.pods)
 			}
@@ -83,6 +88,7 @@ func newCommand() *cobra.Command {
 	f.IntVar(&b.trials, "trials", 15, "trials of each figure")
 	f.DurationVar(&b.duration, "duration", 10*time.Minute, "of the section quiet, for each timing")
 	f.IntVar(&b.pods, "pods", 20_000, "of the section kube; fewer are for a look, not to be published")
+	f.IntVar(&b.handovers, "handovers", 50, "of the section handover; of rolling restarts a tenth of it")
 	f.StringSliceVar(&b.only, "only", nil, "measure only these variants of a section, to look closer; write with care")
 	f.StringVar(&b.out, "out", "docs/benchmarks.md", "document to write to; - prints")
 	f.StringVar(&b.binary, "binary", "bin/sallyport", "the sallyport program")
@@ -95,7 +101,7 @@ func newCommand() *cobra.Command {
 // consequence and left out.
 func commandLine(cmd *cobra.Command, args []string) string {
 	words := append([]string{"bin/bench"}, args...)
-	for _, name := range []string{"trials", "duration", "pods", "only"} {
+	for _, name := range []string{"trials", "duration", "pods", "handovers", "only"} {
 		if f := cmd.Flags().Lookup(name); f.Changed {
 			words = append(words, "--"+name, strings.Trim(f.Value.String(), "[]"))
 		}
