@@ -85,19 +85,29 @@ func (t Table) Validate() error {
 // CounterNames are all counters of the table, those only named in rules included,
 // sorted.
 func (t Table) CounterNames() []string {
-	names := slices.Clone(t.Counters)
+	names := make([]string, 0, len(t.Counters))
+	seen := make(map[string]bool, len(t.Counters))
+	add := func(name string) {
+		if !seen[name] {
+			seen[name] = true
+			names = append(names, name)
+		}
+	}
+	for _, name := range t.Counters {
+		add(name)
+	}
 	for _, c := range t.Chains {
 		for _, r := range c.Rules {
 			if r.Count != "" {
-				names = append(names, r.Count)
+				add(r.Count)
 			}
 			if a, ok := r.Action.(CountConnMark); ok {
 				for _, name := range a.Names {
-					names = append(names, name)
+					add(name)
 				}
 			}
 		}
 	}
 	slices.Sort(names)
-	return slices.Compact(names)
+	return names
 }

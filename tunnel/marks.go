@@ -91,6 +91,11 @@ func (c Config) Downward(local netip.Addr, nodeOf iter.Seq2[netip.Addr, netip.Ad
 	if nodeOf == nil {
 		return p
 	}
+	pods := 0
+	for range nodeOf {
+		pods++
+	}
+	p.Routes = make([]Route, 0, pods)
 	for pod, node := range nodeOf {
 		p.Routes = append(p.Routes, Route{
 			Table: table, Dst: netip.PrefixFrom(pod, pod.BitLen()), Remote: node,

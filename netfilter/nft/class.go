@@ -57,14 +57,37 @@ func (w *wanted) classifier(c netfilter.Classifier, use netfilter.Classify) (cla
 		return out, err
 	}
 	out.others = others[0]
-	for addr, i := range c.Sources {
-		if w.ours(addr) {
-			s := &classes[at[i]].sources
-			*s = append(*s, string(addr.AsSlice()))
-		}
+	for i, sources := range w.sourcesOf(c, at, len(classes)) {
+		classes[i].sources = sources
 	}
 	out.classes = slices.DeleteFunc(classes, func(c class) bool { return len(c.sources) == 0 })
 	return out, nil
+}
+
+// sourcesOf are the addresses of each class, raw. They share one string: there may be tens
+// of thousands.
+func (w *wanted) sourcesOf(c netfilter.Classifier, at []int, classes int) [][]string {
+	size := 4
+	if w.family == ipv6 {
+		size = 16
+	}
+	raw, class, count := make([]byte, 0, size*len(c.Sources)), make([]int, 0, len(c.Sources)), make([]int, classes)
+	for addr, i := range c.Sources {
+		if !w.ours(addr) {
+			continue
+		}
+		whole := addr.As16()
+		raw, class = append(raw, whole[16-size:]...), append(class, at[i])
+		count[at[i]]++
+	}
+	room, all, sources := make([]string, len(class)), string(raw), make([][]string, classes)
+	for i, n := range count {
+		sources[i], room = room[:0:n], room[n:]
+	}
+	for n, i := range class {
+		sources[i] = append(sources[i], all[n*size:(n+1)*size])
+	}
+	return sources
 }
 
 // number makes the three maps of each classifier, with the numbers that the kernel
@@ -72,7 +95,8 @@ func (w *wanted) classifier(c netfilter.Classifier, use netfilter.Classify) (cla
 func (w *wanted) number(have *present) {
 	for _, c := range w.classifiers {
 		haveSources, havePorts, haveHosts := have.elements[sourcesMap(c.name)], have.elements[portsMap(c.name)], have.elements[hostsMap(c.name)]
-		sources, ports, hosts := make(elements, len(haveSources)), make(elements, len(havePorts)), make(elements, len(haveHosts))
+		sources := w.flattened.sources(sourcesMap(c.name), len(haveSources))
+		ports, hosts := make(elements, len(havePorts)), make(elements, len(haveHosts))
 		add := func(c class, id uint32) {
 			prefix, number := rawClass(id), rawHost(id)
 			for _, s := range c.sources {
@@ -157,10 +181,6 @@ func fingerprint(c class) string {
 // else the one under which the kernel has what it finds already, else a free one.
 // So a change of one source or one target does not renumber the rest.
 func numbers(classes []class, sources, ports, hosts elements) []uint32 {
-	idOf := make(map[string]uint32, len(sources))
-	for k, data := range sources {
-		idOf[k.first] = hostValue(data)
-	}
 	ids, taken, open := make([]uint32, len(classes)), map[uint32]bool{0: true, othersClass: true}, len(classes)
 	settle := func(i int, id uint32) {
 		if ids[i] == 0 && !taken[id] {
@@ -170,7 +190,7 @@ func numbers(classes []class, sources, ports, hosts elements) []uint32 {
 	}
 	votes := map[uint32]int{}
 	for i, c := range classes {
-		settle(i, commonest(c.sources, idOf, votes))
+		settle(i, commonest(c.sources, sources, votes))
 	}
 	if open == 0 {
 		return ids
@@ -211,10 +231,14 @@ func contents(ports, hosts elements) map[string]uint32 {
 	return same
 }
 
-func commonest(sources []string, idOf map[string]uint32, votes map[uint32]int) (best uint32) {
+func commonest(sources []string, have elements, votes map[uint32]int) (best uint32) {
 	clear(votes)
 	for _, s := range sources {
-		if id := idOf[s]; id != 0 {
+		data, known := have[key{s, s}]
+		if !known {
+			continue
+		}
+		if id := hostValue(data); id != 0 {
 			votes[id]++
 			if votes[id] > votes[best] || votes[id] == votes[best] && id < best {
 				best = id

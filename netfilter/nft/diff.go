@@ -150,14 +150,24 @@ func (d *change) elements(w *wanted, family knftables.Family, name string, have 
 		return e
 	}
 	var gone, added []key
-	for k, data := range have {
-		if want, wanted := set.elements[k]; !wanted || want != data {
+	known := 0
+	for k, data := range set.elements {
+		is, there := have[k]
+		if there {
+			known++
+		}
+		if !there || is != data {
+			added = append(added, k)
+		}
+		if there && is != data {
 			gone = append(gone, k)
 		}
 	}
-	for k, data := range set.elements {
-		if is, there := have[k]; !there || is != data {
-			added = append(added, k)
+	if known < len(have) { // there are some that nobody wants
+		for k := range have {
+			if _, wanted := set.elements[k]; !wanted {
+				gone = append(gone, k)
+			}
 		}
 	}
 	for _, k := range sorted(gone) {

@@ -13,6 +13,9 @@ import (
 type flattened struct {
 	seed        maphash.Seed
 	before, now map[uint64]flat
+	// room are maps of sources to be filled anew: to make one for thousands takes as long
+	// as to fill it.
+	room map[string]elements
 }
 
 type flat struct {
@@ -21,11 +24,20 @@ type flat struct {
 }
 
 func newFlattened() *flattened {
-	return &flattened{seed: maphash.MakeSeed(), now: map[uint64]flat{}}
+	return &flattened{seed: maphash.MakeSeed(), now: map[uint64]flat{}, room: map[string]elements{}}
 }
 
 // next begins another table. What is not in it is forgotten with the one after.
 func (f *flattened) next() { f.before, f.now = f.now, make(map[uint64]flat, len(f.now)) }
+
+// sources is an empty map for the sources of a classifier, until the next one is asked for.
+func (f *flattened) sources(name string, about int) elements {
+	if f.room[name] == nil {
+		f.room[name] = make(elements, about)
+	}
+	clear(f.room[name])
+	return f.room[name]
+}
 
 // of is Flatten; the boxes are to be read only.
 func (f *flattened) of(targets []netfilter.Target) []netfilter.Box {

@@ -65,7 +65,7 @@ func compileWith(t netfilter.Table, known *flattened) (*wanted, error) {
 		w.counters = append(w.counters, objectName(name))
 	}
 	for _, s := range t.Sets {
-		set := wantedSet{kind: addresses, elements: elements{}}
+		set := wantedSet{kind: addresses, elements: make(elements, len(s.Addrs))}
 		for _, a := range s.Addrs {
 			if w.ours(a) {
 				raw := string(a.AsSlice())

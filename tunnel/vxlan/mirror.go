@@ -28,7 +28,7 @@ const (
 	// announcements of some ten thousand routes wait in the kernel between two looks.
 	announcements = 8 << 20
 	// believed is how long announcements alone are.
-	believed = 5 * time.Second
+	believed = 15 * time.Second
 )
 
 // newMirror subscribes in the network namespace of the calling thread. Room is that of the
