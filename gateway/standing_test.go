@@ -70,6 +70,18 @@ func TestStandingFollowed(t *testing.T) {
 				next = next[:n-1]
 			case n > 0 && len(other) > 0 && rapid.Bool().Draw(t, "one changes"):
 				next[rapid.IntRange(0, n-1).Draw(t, "which")] = other[0]
+			case n > 0 && rapid.Bool().Draw(t, "one becomes another"):
+				p := &next[rapid.IntRange(0, n-1).Draw(t, "which")]
+				switch rapid.IntRange(0, 3).Draw(t, "how") {
+				case 0:
+					p.UID += "+"
+				case 1:
+					p.HostNetwork = !p.HostNetwork
+				case 2:
+					p.Ended = !p.Ended
+				default:
+					p.Namespace += "+"
+				}
 			default:
 				next = append(next, other...)
 			}
