@@ -150,6 +150,10 @@ func TestExclusiveKeepsOthersOut(t *testing.T) {
 			w.must(w.Manifests.WriteRoute("public", publicRoute+"exclusive: true\n"))
 			w.awaitSilent(unselected(1), lab.PublicAddr)
 			w.awaitDropped(1, steer.NotSelected, 1)
+			kept := w.status(lab.Agent, 1)
+			if all, own := kept.Dropped[steer.NotSelected].Packets, kept.KeptOut["default"].Packets; own != all || len(kept.KeptOut) != 1 {
+				t.Errorf("of %d packets kept out %v are told of by namespace: all are of default's pods", all, kept.KeptOut)
+			}
 			w.awaitSilent(selected(2), lab.PublicAddr) // by another route than this one
 			w.sees(selected(1), lab.PublicAddr, theVIP)
 			for from, want := range map[string]netip.Addr{"n1": w.NodeIP(1), unselected(1): w.NodeIP(1)} { // the node, and another port

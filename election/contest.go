@@ -39,6 +39,7 @@ type contest struct {
 
 	holder      tenure // id "": nobody known
 	holderUntil time.Duration
+	alive       time.Duration // the holder's last sign of life; of this member, its lease's last renewal
 	since       time.Duration
 	predecessor string // the last holder known, presumed dead in the order of candidacy
 
@@ -146,13 +147,18 @@ func (c *contest) promise(now time.Duration, to tenure) {
 
 func (c *contest) setHolder(now time.Duration, to tenure, reason string) {
 	if c.holder.id == to.id && c.holder.term == to.term {
-		c.holder = to
+		c.holder, c.alive = to, now
 		return
 	}
 	if c.holder.id != "" {
 		c.predecessor = c.holder.id
 	}
-	c.m.out.transitions = append(c.m.out.transitions, Transition{VIP: c.vip, From: c.holder.id, To: to.id, Term: to.term, Reason: reason})
+	t := Transition{VIP: c.vip, From: c.holder.id, To: to.id, Term: to.term, Reason: reason}
+	if t.From != "" {
+		t.Silent = now - c.alive
+	}
+	c.m.out.transitions = append(c.m.out.transitions, t)
+	c.alive = now
 	if c.holder.id != to.id {
 		c.since = now
 	}

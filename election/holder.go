@@ -47,7 +47,7 @@ func (c *contest) renew(now, rtt time.Duration) {
 	if !ok || stamp+c.m.rules.span <= c.until {
 		return
 	}
-	c.until, c.rtt = stamp+c.m.rules.span, rtt
+	c.until, c.rtt, c.alive = stamp+c.m.rules.span, rtt, now
 	c.m.out.leases = append(c.m.out.leases, LeaseChange{VIP: c.vip, Term: c.held, Until: c.until})
 }
 
@@ -64,6 +64,7 @@ func (c *contest) resign(now time.Duration, reason string) {
 	t := c.m.cfg.Timing
 	if c.stage == holding {
 		term := max(c.held, c.bid)
+		c.alive = now
 		c.lose(now, reason)
 		c.ask(now, Release, term)
 		c.boundUntil = min(c.boundUntil, now)

@@ -33,6 +33,8 @@ type Transition struct {
 	To     string
 	Term   uint64
 	Reason string
+	// Silent is for how long From had given no sign of life, as this member knows.
+	Silent time.Duration
 }
 
 // Role of a member in respect of one VIP.

@@ -80,6 +80,7 @@ func (c *contest) onRelease(now time.Duration, by tenure, heir string) {
 		c.at = now + c.stagger()
 	}
 	if c.holder.by(by.id, by.incarnation) && c.holder.term <= by.term {
+		c.alive = now
 		c.setHolder(now, tenure{term: c.term}, "it gave up")
 		c.at = now + c.stagger()
 	}

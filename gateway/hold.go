@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -14,7 +15,19 @@ import (
 type Hold struct {
 	Ranges []netip.Prefix // sorted, none inside another
 	Known  []netip.Addr   // sorted
+	// Told are the namespaces of the node's pods whose packets are counted apart where
+	// they are dropped, at most ToldMost, by name.
+	Told []Resident
 }
+
+// Resident is a namespace with its pods on one node.
+type Resident struct {
+	Namespace string
+	Addrs     []netip.Addr // sorted
+}
+
+// ToldMost bounds what a packet meets that is dropped anyway, and what is told of it.
+const ToldMost = 20
 
 // NewHold is that of one node; pods are those on it. Ranges that are given replace
 // those of the Node object. A pod outside every range is a Problem: what another pod
@@ -34,10 +47,31 @@ func NewHold(s Snapshot, node string, pods []Pod, ranges []netip.Prefix) (Hold, 
 	}
 	h.Ranges = tidy(h.Ranges)
 	h.Known = SortedAddrs(AddrsOf(pods))
+	h.Told = residents(pods)
 	if slices.ContainsFunc(s.Routes, func(r Route) bool { return !r.FailOpen }) {
 		h.report(node, &found)
 	}
 	return h, found
+}
+
+// residents are the namespaces with the most addresses.
+func residents(pods []Pod) []Resident {
+	of := map[string][]netip.Addr{}
+	for _, p := range pods {
+		if addrs := AddrsOf([]Pod{p}); len(addrs) > 0 {
+			of[p.Namespace] = append(of[p.Namespace], addrs...)
+		}
+	}
+	all := make([]Resident, 0, len(of))
+	for namespace, addrs := range of {
+		all = append(all, Resident{namespace, SortedAddrs(addrs)})
+	}
+	slices.SortFunc(all, func(a, b Resident) int {
+		return cmp.Or(cmp.Compare(len(b.Addrs), len(a.Addrs)), strings.Compare(a.Namespace, b.Namespace))
+	})
+	all = all[:min(ToldMost, len(all))]
+	slices.SortFunc(all, func(a, b Resident) int { return strings.Compare(a.Namespace, b.Namespace) })
+	return all
 }
 
 func (h Hold) report(node string, found *problems) {

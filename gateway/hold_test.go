@@ -70,3 +70,26 @@ func TestHeldAndExclusive(t *testing.T) {
 		t.Errorf("exclusive %s, want %s", got, want)
 	}
 }
+
+func TestTheNamespacesToldOfAreCapped(t *testing.T) {
+	var pods []Pod
+	add := func(namespace string, n int) {
+		for range n {
+			i := len(pods)
+			pods = append(pods, Pod{Namespace: namespace, Name: fmt.Sprint(i), Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 244, 1, byte(i)})}})
+		}
+	}
+	for i := range ToldMost + 5 {
+		add(fmt.Sprintf("few-%02d", i), 1)
+	}
+	add("many", 2)
+	pods = append(pods, Pod{Namespace: "kube-system", HostNetwork: true, Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}})
+	h, _ := NewHold(Snapshot{}, "n1", pods, nil)
+	if len(h.Told) != ToldMost || h.Told[0].Namespace != "few-00" {
+		t.Fatalf("%d namespaces are told of, from %v on; want %d from few-00 on", len(h.Told), h.Told, ToldMost)
+	}
+	last := h.Told[ToldMost-1]
+	if last.Namespace != "many" || len(last.Addrs) != 2 {
+		t.Errorf("the one with the most pods is told of as %v", last)
+	}
+}

@@ -46,6 +46,15 @@ func holdOf(plan gateway.Plan, h gateway.Hold) hold {
 	if len(others) > 0 {
 		out.rules = append(out.rules, nf.Rule{Match: nf.Match{SrcSet: known}, Action: nf.Goto{Chain: "pods"}, Why: "wherever its address is from"})
 	}
+	for _, r := range h.Told {
+		if len(others) == 0 {
+			break
+		}
+		set := "pods-of-" + r.Namespace
+		out.sets = append(out.sets, nf.Set{Name: set, Addrs: r.Addrs})
+		last := &out.chains[len(out.chains)-1].Rules // of those that only others may send
+		*last = append([]nf.Rule{{Match: nf.Match{SrcSet: set}, Count: NotSelectedOf(r.Namespace)}}, *last...)
+	}
 	out.chains = append([]nf.Chain{{Name: "pods", Rules: append(unknown, others...)}}, out.chains...)
 	return out
 }

@@ -6,6 +6,7 @@ package steer
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/sallyport/sallyport/gateway"
 	nf "github.com/sallyport/sallyport/netfilter"
@@ -30,6 +31,15 @@ const (
 	// that it does not select.
 	NotSelected = "kept_out"
 )
+
+// notSelectedOf begins the name of a namespace's part of NotSelected.
+const notSelectedOf = NotSelected + "/"
+
+// NotSelectedOf is the counter of a namespace's part of NotSelected.
+func NotSelectedOf(namespace string) string { return notSelectedOf + namespace }
+
+// NamespaceOf is the namespace whose part a counter counts; false for other counters.
+func NamespaceOf(counter string) (string, bool) { return strings.CutPrefix(counter, notSelectedOf) }
 
 const (
 	classifier = "routes"

@@ -49,6 +49,10 @@ func plan() gateway.Plan {
 
 func node() gateway.Hold {
 	return gateway.Hold{
+		Told: []gateway.Resident{
+			{Namespace: "audit", Addrs: []netip.Addr{netip.MustParseAddr("10.244.1.12")}},
+			{Namespace: "shop", Addrs: []netip.Addr{netip.MustParseAddr("10.244.1.10"), netip.MustParseAddr("10.244.1.11")}},
+		},
 		Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("10.245.0.0/16")},
 		Known:  []netip.Addr{netip.MustParseAddr("10.244.1.10"), netip.MustParseAddr("10.244.1.11"), netip.MustParseAddr("10.244.1.12")},
 	}

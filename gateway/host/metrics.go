@@ -12,6 +12,7 @@ type Metrics struct {
 	apply       prometheus.Histogram
 	applyErrors prometheus.Counter
 	replicated  prometheus.Histogram
+	margin      *prometheus.HistogramVec
 }
 
 // NewMetrics makes them.
@@ -31,7 +32,20 @@ func NewMetrics() *Metrics {
 			Help:    "Time from a change of a connection until a standby's kernel had it, of the oldest in each batch.",
 			Buckets: []float64{.002, .004, .006, .008, .01, .015, .02, .03, .05, .1, .2, .5, 1, 2, 5},
 		}),
+		margin: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "sallyport_vip_lease_margin_ratio",
+			Help:    "What was left of the holder's lease when it was renewed, of a whole one; 0 where it ran out.",
+			Buckets: []float64{0, .05, .1, .2, .3, .4, .5, .6, .7, .8},
+		}, []string{"vip"}),
 	}
+}
+
+// Holds makes a VIP that was never renewed read zero rather than missing.
+func (m *Metrics) Holds(vip string) { m.margin.WithLabelValues(vip) }
+
+// Renewed records a lease of which so much was left; below zero: it had run out.
+func (m *Metrics) Renewed(vip string, left, whole time.Duration) {
+	m.margin.WithLabelValues(vip).Observe(max(0, left.Seconds()) / whole.Seconds())
 }
 
 // Applied records one run.
@@ -50,6 +64,7 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.apply.Describe(ch)
 	m.applyErrors.Describe(ch)
 	m.replicated.Describe(ch)
+	m.margin.Describe(ch)
 }
 
 // Collect implements prometheus.Collector.
@@ -57,6 +72,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	m.apply.Collect(ch)
 	m.applyErrors.Collect(ch)
 	m.replicated.Collect(ch)
+	m.margin.Collect(ch)
 }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -66,6 +82,11 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 var (
 	descInfo        = desc("build_info", "Always 1.", "program", "version", "node", "netfilter", "priority")
 	descLive        = desc("view_live", "1 when the view is the source's, 0 while it is the one saved by an earlier run.")
+	descAge         = desc("view_age_seconds", "For how long the source has not given a view that is whole: next to nothing while it does.")
+	descWithout     = desc("vip_without_holder_seconds_total", "Time in which this replica knew of no holder.", "vip")
+	descFailover    = desc("vip_last_failover_seconds", "Duration of the last failover that this replica saw, from the last sign of life of one holder to the first of the next, by why the one held no more.", "vip", "reason")
+	descFailoverAt  = desc("vip_last_failover_timestamp_seconds", "When that was, in Unix time.", "vip")
+	descDuplicates  = desc("vip_duplicate_owners_total", "Times that another host was seen to claim the VIP while this replica held it.", "vip")
 	descPods        = desc("selected_pods", "Selected pods with an address.")
 	descHolder      = desc("vip_holder", "1 for the holder of the VIP as this replica knows it.", "vip", "holder")
 	descHeld        = desc("vip_held", "1 while this replica holds the VIP.", "vip")
@@ -77,6 +98,7 @@ var (
 	descPackets     = desc("route_packets_total", "Packets of the route on this replica, both directions.", "route", "vip")
 	descBytes       = desc("route_bytes_total", "Bytes of the route on this replica, both directions.", "route", "vip")
 	descDropped     = desc("dropped_packets_total", "Packets dropped on this host, by reason.", "reason")
+	descKeptOut     = desc("exclusive_dropped_packets_total", "Packets dropped on this node because only an exclusive route's own pods may send them, by the namespace of the pod that did; of the namespaces with the most pods on the node.", "namespace")
 	descProblems    = desc("problems", "Present problems, by reason; GET /status names them.", "reason")
 )
 
@@ -84,8 +106,8 @@ var (
 type statusCollector struct{ program Program }
 
 func (c statusCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descInfo, descLive, descPods, descHolder, descHeld, descTerm, descTransitions,
-		descLease, descRTT, descVoters, descPackets, descBytes, descDropped, descProblems} {
+	for _, d := range []*prometheus.Desc{descInfo, descLive, descAge, descWithout, descFailover, descFailoverAt, descDuplicates, descPods, descHolder, descHeld, descTerm, descTransitions,
+		descLease, descRTT, descVoters, descPackets, descBytes, descDropped, descKeptOut, descProblems} {
 		ch <- d
 	}
 	describePorts(ch)
@@ -103,6 +125,9 @@ func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descInfo, 1, s.Program, s.Version, s.Node, s.Netfilter, s.Priority)
 	gauge(descLive, flag(s.Live))
+	if s.ViewAgeSeconds != nil {
+		gauge(descAge, *s.ViewAgeSeconds)
+	}
 	gauge(descPods, float64(len(s.Pods)))
 	if s.Program == "gateway" {
 		for _, v := range s.VIPs {
@@ -116,6 +141,12 @@ func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
 			gauge(descRTT, v.HeartbeatSeconds, vip)
 			gauge(descVoters, float64(len(v.Voters)), vip)
 			collectPorts(v, gauge)
+			ch <- prometheus.MustNewConstMetric(descWithout, prometheus.CounterValue, v.WithoutHolderSeconds, vip)
+			total(descDuplicates, v.DuplicateOwners, vip)
+			if f := v.Failover; f != nil {
+				gauge(descFailover, f.Seconds, vip, f.Reason)
+				gauge(descFailoverAt, float64(f.At.UnixMilli())/1000, vip)
+			}
 			for reason, n := range v.Transitions {
 				total(descTransitions, n, vip, reason)
 			}
@@ -131,6 +162,9 @@ func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for reason, n := range s.Dropped {
 		total(descDropped, n.Packets, reason)
+	}
+	for namespace, n := range s.KeptOut {
+		total(descKeptOut, n.Packets, namespace)
 	}
 	problems := map[string]int{}
 	for _, p := range s.Problems {

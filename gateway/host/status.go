@@ -20,12 +20,18 @@ type Status struct {
 	Priority string `json:"priority,omitempty"`
 	Timing   string `json:"timing,omitempty"`
 	// Live is false while the view is the one saved by an earlier run.
-	Live     bool                        `json:"live"`
-	Apply    Apply                       `json:"apply"`
-	VIPs     []VIP                       `json:"vips"`
-	Routes   []Route                     `json:"routes"`
-	Pods     []Pod                       `json:"pods"`
-	Dropped  map[string]netfilter.Counts `json:"dropped"` // by reason
+	Live bool `json:"live"`
+	// ViewAgeSeconds is for how long the source has not given a view that is whole; nil: it
+	// never has.
+	ViewAgeSeconds *float64                    `json:"viewAgeSeconds,omitempty"`
+	Apply          Apply                       `json:"apply"`
+	VIPs           []VIP                       `json:"vips"`
+	Routes         []Route                     `json:"routes"`
+	Pods           []Pod                       `json:"pods"`
+	Dropped        map[string]netfilter.Counts `json:"dropped"` // by reason
+	// KeptOut is, of an agent, the part of the packets dropped for exclusive routes, by
+	// namespace, of those with the most pods on the node.
+	KeptOut  map[string]netfilter.Counts `json:"keptOut,omitempty"`
 	Problems []gateway.Problem           `json:"problems"`
 	// SYNRetry of an agent; nil: it is off, or not possible.
 	SYNRetry *SYNRetry `json:"synRetry,omitempty"`
@@ -56,6 +62,12 @@ type VIP struct {
 	// HeartbeatSeconds is the last round trip to a quorum.
 	HeartbeatSeconds float64           `json:"heartbeatSeconds"`
 	Transitions      map[string]uint64 `json:"transitions"` // changes of holder seen, by reason
+	// WithoutHolderSeconds is how long this replica knew of no holder since its start.
+	WithoutHolderSeconds float64 `json:"withoutHolderSeconds"`
+	// Failover is the last that this replica saw; nil: none.
+	Failover *Failover `json:"failover,omitempty"`
+	// DuplicateOwners is how often another host was seen to claim the VIP.
+	DuplicateOwners uint64 `json:"duplicateOwners"`
 	// Barred says why this replica does not stand for the VIP, "" when it does.
 	Barred string `json:"barred,omitempty"`
 	// Connections of the VIP in this kernel, and Ports, those of its source ports that are
@@ -64,6 +76,16 @@ type VIP struct {
 	Ports       []PortUse `json:"ports,omitempty"`
 	// Replication of the VIP's connections; nil: there is none.
 	Replication *Replication `json:"replication,omitempty"`
+}
+
+// Failover is one holder's end and what came after.
+type Failover struct {
+	At     time.Time `json:"at"`
+	From   string    `json:"from"`
+	To     string    `json:"to"`
+	Reason string    `json:"reason"` // why From held no more
+	// Seconds from the last sign of life of the one to the first of the other.
+	Seconds float64 `json:"seconds"`
 }
 
 // Route that takes effect.
@@ -95,5 +117,13 @@ func (s *Status) Describe(plan gateway.Plan) {
 			pod.Routes = append(pod.Routes, plan.Routes[r].Name)
 		}
 		s.Pods = append(s.Pods, pod)
+	}
+}
+
+// Aged fills in how old the view is.
+func (s *Status) Aged(v *View) {
+	if age, any := v.Age(); any {
+		seconds := age.Seconds()
+		s.ViewAgeSeconds = &seconds
 	}
 }

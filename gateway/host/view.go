@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -38,6 +39,7 @@ type View struct {
 	snap gateway.Snapshot
 	have bool
 	live bool
+	good time.Time // when the source was last known to give all; zero: never
 	// older is what is used of the saved view, as long as the source's own has not been
 	// sound yet.
 	older *gateway.Snapshot
@@ -77,6 +79,41 @@ func (v *View) Live() bool {
 	return v.live
 }
 
+// Age is for how long the source has not given a view that is whole; false when it never
+// has, nor was one saved.
+func (v *View) Age() (time.Duration, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return time.Since(v.good), !v.good.IsZero()
+}
+
+// look enters whether the source gives all. One that follows changes gives nothing new
+// while there are none, so that it has to be asked.
+func (v *View) look(now time.Time) {
+	if len(v.Problems()) > 0 {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.live && !v.snap.Doubtful() {
+		v.good = now
+	}
+}
+
+// watch looks every second until the context ends.
+func (v *View) watch(ctx context.Context) error {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-ticker.C:
+			v.look(now)
+		}
+	}
+}
+
 // Saved is the last good view of an earlier run, for as long as Run has not begun;
 // false if there is none.
 func (v *View) Saved() (gateway.Snapshot, bool) {
@@ -107,6 +144,7 @@ func (v *View) Run(ctx context.Context) error {
 	})
 	g.Go(func() error { return v.restore(ctx) })
 	g.Go(func() error { return v.save(ctx) })
+	g.Go(func() error { return v.watch(ctx) })
 	return g.Wait()
 }
 
@@ -133,6 +171,7 @@ func (v *View) deliver(s gateway.Snapshot) {
 	}
 	v.snap, v.have, v.live = s, true, true
 	v.mu.Unlock()
+	v.look(time.Now())
 	v.changed()
 }
 
@@ -145,6 +184,11 @@ func (v *View) open() {
 		v.log.Error("the saved view cannot be used", "error", err)
 	default:
 		v.older = &s
+		if info, err := os.Stat(v.file); err == nil {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			v.good = info.ModTime()
+		}
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/sallyport/sallyport/gateway/node/wiring"
 	"github.com/sallyport/sallyport/gateway/reconcile"
 	"github.com/sallyport/sallyport/gateway/report"
+	"github.com/sallyport/sallyport/netfilter"
 	"github.com/sallyport/sallyport/steer"
 	"github.com/sallyport/sallyport/tunnel"
 	"github.com/sallyport/sallyport/tunnel/vxlan"
@@ -257,6 +258,7 @@ func (a *Agent) Status(ctx context.Context) host.Status {
 	plan := a.plan
 	a.mu.Unlock()
 	s.Describe(plan)
+	s.Aged(a.view)
 	for _, end := range a.remotes(plan.VIPs) {
 		s.VIPs = append(s.VIPs, host.VIP{VIP: end.VIP, Inside: end.Inside})
 	}
@@ -266,7 +268,13 @@ func (a *Agent) Status(ctx context.Context) host.Status {
 			Object: "netfilter " + a.filter.Name, Reason: gateway.Unreadable, Message: err.Error(),
 		})
 	}
-	s.Dropped = dropped
+	s.Dropped, s.KeptOut = dropped, map[string]netfilter.Counts{}
+	for name, n := range dropped {
+		if namespace, is := steer.NamespaceOf(name); is {
+			s.KeptOut[namespace] = n
+			delete(dropped, name)
+		}
+	}
 	s.Problems = append(s.Problems, a.filter.Problems()...)
 	s.Problems = append(s.Problems, a.tunnel.Check()...)
 	s.Problems = append(s.Problems, a.clash.Problems()...)

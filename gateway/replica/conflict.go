@@ -30,6 +30,8 @@ type conflicts struct {
 
 	mu   sync.Mutex
 	seen map[string]layer2.Conflict
+	// counts by VIP
+	counts map[netip.Addr]uint64
 }
 
 // run listens on the VIPs' interfaces until the context ends.
@@ -65,6 +67,18 @@ func (c *conflicts) note(found layer2.Conflict) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.seen[found.Addr.String()+" "+found.MAC.String()] = found
+	for _, v := range c.vips {
+		if slices.Contains(v.Addrs(), found.Addr) {
+			c.counts[v.Addr]++
+		}
+	}
+}
+
+// count is how often another host was seen to claim the VIP.
+func (c *conflicts) count(vip netip.Addr) uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.counts[vip]
 }
 
 func (c *conflicts) problems() []gateway.Problem {

@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/election"
 	"github.com/sallyport/sallyport/election/gossip"
 	"github.com/sallyport/sallyport/election/wire"
+	"github.com/sallyport/sallyport/gateway/host"
 	"github.com/sallyport/sallyport/vip"
 )
 
@@ -46,6 +47,9 @@ type electorate struct {
 	machine     *election.Machine
 	transitions map[string]map[string]uint64 // by VIP and reason
 	chronicle   *election.Chronicle
+	records     map[string]*election.Record
+	metrics     *host.Metrics        // nil: nobody counts
+	span        time.Duration        // of a lease
 	turned      time.Duration        // the last turn of the loop
 	strangers   map[string]time.Time // uninvited members, when last heard
 }
@@ -103,6 +107,12 @@ func (e *electorate) do(turn func(now time.Duration) election.Ready) {
 		}
 		e.transitions[t.VIP][t.Reason]++
 		e.chronicle.Enter(t, time.Now())
+		e.record(t.VIP).Enter(t, now)
+	}
+	for _, l := range ready.Leases {
+		if left, renewed := e.record(l.VIP).Lease(l, now); renewed && e.metrics != nil {
+			e.metrics.Renewed(l.VIP, left, e.span)
+		}
 	}
 	e.mu.Unlock()
 	// Before the messages: some say that a VIP was let go.
@@ -118,6 +128,25 @@ func (e *electorate) do(turn func(now time.Duration) election.Ready) {
 			e.lost(e.vips[t.VIP])
 		}
 		e.log.Info("holder changed", "vip", t.VIP, "from", t.From, "to", t.To, "term", t.Term, "reason", t.Reason)
+	}
+}
+
+// record of a VIP.
+func (e *electorate) record(vip string) *election.Record {
+	if e.records[vip] == nil {
+		e.records[vip] = election.NewRecord(e.now())
+	}
+	return e.records[vip]
+}
+
+// describe adds what was recorded of a VIP to its status.
+func (e *electorate) describe(name string, v *host.VIP) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now, record := e.now(), e.record(name)
+	v.WithoutHolderSeconds = record.Without(now).Seconds()
+	if last, any := record.Last(); any {
+		v.Failover = &host.Failover{At: time.Now().Add(last.At - now), From: last.From, To: last.To, Reason: last.Reason, Seconds: last.Took.Seconds()}
 	}
 }
 

@@ -173,6 +173,7 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 		standing: r.watch.changes, turns: make(chan func()), ended: make(chan struct{}), machine: machine, transitions: map[string]map[string]uint64{},
 		id: cfg.Gossip.Name, electors: electors, lost: r.moved, strangers: map[string]time.Time{},
 		chronicle: election.NewChronicle(names, spellsKept, r.started), changed: r.page.Changed,
+		records: map[string]*election.Record{}, metrics: metrics, span: timing.Span(),
 	}
 	r.census = newCensus(cfg.SNAT, log)
 	if cfg.FlowsPort != 0 {
@@ -184,8 +185,12 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 	if r.relay, err = layer2.NewRelay(r.host, r.watch.holdable(), cfg.SNAT.Tunnel.Port); err != nil {
 		return nil, err
 	}
-	r.conflicts = &conflicts{host: r.host, vips: r.watch.holdable(), holds: r.electorate.holds, log: log, seen: map[string]layer2.Conflict{}}
+	r.conflicts = &conflicts{host: r.host, vips: r.watch.holdable(), holds: r.electorate.holds, log: log, seen: map[string]layer2.Conflict{}, counts: map[netip.Addr]uint64{}}
 	r.keeper.claimed = r.conflicts.probe
+	for _, name := range names {
+		r.electorate.record(name)
+		metrics.Holds(name)
+	}
 	r.priority = priority.Raise()
 	log.Info("priority", "in_force", r.priority)
 	return r, nil

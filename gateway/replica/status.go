@@ -30,6 +30,7 @@ func (r *Replica) Status(ctx context.Context) host.Status {
 	plan := r.plan
 	r.mu.Unlock()
 	s.Describe(plan)
+	s.Aged(r.view)
 
 	counts, err := r.filter.Counters(ctx)
 	if err != nil {
@@ -65,6 +66,8 @@ func (r *Replica) Status(ctx context.Context) host.Status {
 		if out.Held {
 			out.LeaseSeconds = max(0, state.Until-now).Seconds()
 		}
+		r.electorate.describe(state.VIP, &out)
+		out.DuplicateOwners = r.conflicts.count(v.Addr)
 		s.VIPs = append(s.VIPs, out)
 	}
 	r.census.describe(s.VIPs)
