@@ -94,6 +94,7 @@ var (
 	descTransitions = desc("vip_transitions_total", "Changes of holder that this replica saw.", "vip", "reason")
 	descLease       = desc("vip_lease_left_seconds", "What is left of this replica's own lease.", "vip")
 	descRTT         = desc("heartbeat_round_trip_seconds", "Time from a heartbeat to the acknowledgement that made a quorum.", "vip")
+	descReplicas    = desc("vip_replicas", "Gateways that there are meant to be.", "vip")
 	descVoters      = desc("vip_voters", "Voters heard within the last lease, this replica included.", "vip")
 	descPackets     = desc("route_packets_total", "Packets of the route on this replica, both directions.", "route", "vip")
 	descBytes       = desc("route_bytes_total", "Bytes of the route on this replica, both directions.", "route", "vip")
@@ -107,7 +108,7 @@ type statusCollector struct{ program Program }
 
 func (c statusCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descInfo, descLive, descAge, descWithout, descFailover, descFailoverAt, descDuplicates, descPods, descHolder, descHeld, descTerm, descTransitions,
-		descLease, descRTT, descVoters, descPackets, descBytes, descDropped, descKeptOut, descProblems} {
+		descLease, descRTT, descReplicas, descVoters, descPackets, descBytes, descDropped, descKeptOut, descProblems} {
 		ch <- d
 	}
 	describePorts(ch)
@@ -139,6 +140,7 @@ func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
 			gauge(descTerm, float64(v.Term), vip)
 			gauge(descLease, v.LeaseSeconds, vip)
 			gauge(descRTT, v.HeartbeatSeconds, vip)
+			gauge(descReplicas, float64(v.Replicas), vip)
 			gauge(descVoters, float64(len(v.Voters)), vip)
 			collectPorts(v, gauge)
 			ch <- prometheus.MustNewConstMetric(descWithout, prometheus.CounterValue, v.WithoutHolderSeconds, vip)
