@@ -61,6 +61,7 @@ func TestRefusals(t *testing.T) {
 		{"state in the root", []string{"--set", "stateDir=/"}, []string{"/stateDir"}},
 		{"state in a folder that others use", []string{"--set", "stateDir=/var"}, []string{"/stateDir"}},
 		{"negative rotation", []string{"--set", "gossip.rotation=-1"}, []string{"/gossip/rotation", "minimum"}},
+		{"alerts about what nobody reaches", []string{"--set", "alerts.enabled=true"}, []string{"alerts.enabled", "http.expose=true"}},
 		{"monitor of what nobody reaches", []string{"--set", "podMonitor.enabled=true"}, []string{"podMonitor.enabled", "http.expose=true"}},
 		{"an unknown value", []string{"--set", "gateways.replicas=3"}, []string{"'gateways' not allowed"}},
 		{"an unknown value further in", []string{"--set", "gateway.vip=192.0.2.10"}, []string{"/gateway", "'vip' not allowed"}},

@@ -45,6 +45,9 @@
 {{- if and $v.podMonitor.enabled (not $v.http.expose) }}
 {{- fail "podMonitor.enabled: the programs listen on loopback, where Prometheus does not reach them: set http.expose=true as well" }}
 {{- end }}
+{{- if and $v.alerts.enabled (not $v.http.expose) }}
+{{- fail "alerts.enabled: the programs listen on loopback, where Prometheus does not reach them, and no alert would ever fire: set http.expose=true as well" }}
+{{- end }}
 
 {{- $cni := $v.agent.cni }}
 {{- if or (and $cni.confDir (not $cni.binDir)) (and $cni.binDir (not $cni.confDir)) }}
