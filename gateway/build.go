@@ -83,7 +83,7 @@ func (r *Route) spelled() string {
 	if r.PodSelector != nil {
 		pods = fmt.Sprint(*r.PodSelector)
 	}
-	return fmt.Sprint(r.Generation, r.VIP, r.NamespaceSelector, pods, r.Destinations, r.FailOpen, r.Exclusive)
+	return fmt.Sprint(r.Generation, r.VIP, r.NamespaceSelector, pods, r.Destinations, r.FailOpen, r.Exclusive, r.Audit)
 }
 
 func nodesOf(all []Node, found *problems) map[string]*Node {
@@ -128,7 +128,7 @@ func planRoutes(routes []*Route, own reserved, pods []claim, found *problems) []
 	planned := make([]PlannedRoute, 0, len(routes))
 	taken := make(map[uint16]bool, len(routes))
 	for _, r := range routes {
-		p := PlannedRoute{Name: r.Name, ID: routeID(r.Name, taken), Generation: r.Generation, VIP: r.VIP, FailOpen: r.FailOpen, Exclusive: r.Exclusive}
+		p := PlannedRoute{Name: r.Name, ID: routeID(r.Name, taken), Generation: r.Generation, VIP: r.VIP, FailOpen: r.FailOpen, Exclusive: r.Exclusive, Audit: r.Audit}
 		for i, d := range r.Destinations {
 			if d, ok := own.clear(r, i, d, pods, found); ok {
 				p.Destinations = append(p.Destinations, d)

@@ -29,6 +29,7 @@ type PlannedRoute struct {
 	Destinations []Destination
 	FailOpen     bool // see Route
 	Exclusive    bool
+	Audit        bool
 	Pods         int // selected pods, for status
 }
 

@@ -39,6 +39,9 @@ type Route struct {
 	FailOpen bool
 	// Exclusive keeps everybody else's packets from the destinations.
 	Exclusive bool
+	// Audit asks for a record of the route's connections. It is left out of what is saved
+	// unless it is set, so that an older version reads that.
+	Audit bool `json:",omitempty"`
 }
 
 // Destination is one address range of a route, less its exceptions, on certain ports.

@@ -90,6 +90,13 @@ type EgressRouteSpec struct {
 	// +optional
 	// +default=false
 	Exclusive bool `json:"exclusive,omitempty"`
+
+	// Audit has the gateways keep a record of the route's connections, where they are
+	// run with an audit log: who had which port of the VIP, towards whom, and when.
+	//
+	// +optional
+	// +default=false
+	Audit bool `json:"audit,omitempty"`
 }
 
 // Destination is an address range, less its exceptions, on certain ports.

@@ -20,6 +20,7 @@ import (
 
 func gatewayCommand() *cobra.Command {
 	var c common
+	var auditing auditFlags
 	var replicas int
 	var gossipPort, flowsPort, zone uint16
 	var replicate bool
@@ -73,6 +74,8 @@ without losing a connection where another gateway is fit, and leaves its rules; 
 			if name == "" {
 				name = c.nodeName
 			}
+			recorded, err := auditing.config(name, replicate)
+			errs = append(errs, err)
 			join, peers, err := c.peers(join, log)
 			errs = append(errs, err)
 			ports, err := portRange(nodePorts)
@@ -101,7 +104,7 @@ without losing a connection where another gateway is fit, and leaves its rules; 
 				KeyFile:  keyFile,
 				SNAT:     snat.Config{Tunnel: r.tunnel, Zone: zone, NodePorts: ports},
 				Internal: r.internal, Netfilter: c.netfilter, HTTP: c.http, TokenFile: c.tokenFile, StateDir: filepath.Clean(c.stateDir),
-				FlowsPort: flowsPort, HandoverTimeout: handover,
+				FlowsPort: flowsPort, Audit: recorded, HandoverTimeout: handover,
 			}, r.source, log)
 			if err != nil {
 				return err
@@ -127,6 +130,7 @@ without losing a connection where another gateway is fit, and leaves its rules; 
 	f.StringVar(&timing, "timing", "default", "how soon a failover begins, the same on all gateways: "+profiles())
 	f.Uint16Var(&zone, "conntrack-zone", 51, "connection-tracking zone of translated connections")
 	f.StringVar(&allowlist, "allowlist-listen", "", "address to serve /allowlist on to partners, and nothing else, such as 192.0.2.1:9873; without, it is on --http only")
+	auditing.register(f)
 	f.StringVar(&nodePorts, "node-ports", "30000-32767", "Kubernetes' NodePort range, kept out of the source ports used; none for none")
 	return cmd
 }

@@ -44,5 +44,6 @@ Every flag can also be set from the environment: --node-name is SALLYPORT_NODE_N
 	root.AddCommand(gatewayCommand(), agentCommand(), statusCommand(), dashboardCommand(), handoverCommand(), traceCommand(), doctorCommand(), probeCommand(), reflectCommand(), checkCommand(), cleanupCommand(), uninstallCommand(), versionCommand())
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd) }
 	root.AddCommand(allowlistCommand())
+	root.AddCommand(auditCommand())
 	return root
 }

@@ -17,6 +17,12 @@ const (
 	tcpClose    uint8 = 8
 )
 
+// Over tells of a TCP entry that both sides have ended the connection, or one has.
+func (e *Entry) Over() bool { return e.TCPState == tcpTimeWait || e.TCPState == tcpClose }
+
+// Broken tells of a TCP entry that a reset ended the connection.
+func (e *Entry) Broken() bool { return e.TCPState == tcpClose }
+
 // Scope is where the flows of one VIP are: entries of the zone whose mark has Mark's
 // value and whose translation is to the VIP. No other entry is read or changed.
 type Scope struct {

@@ -31,6 +31,9 @@ const (
 	ctaProtoICMPv6Type = 8
 	ctaProtoICMPv6Code = 9
 
+	ctaCountersPackets = 1
+	ctaCountersBytes   = 2
+
 	ctaProtoInfoTCP  = 1
 	ctaTCPState      = 1
 	ctaTCPFlagsOrig  = 4
@@ -66,10 +69,27 @@ func parse(m []byte) (Entry, error) {
 			return err
 		case ctaProtoInfo:
 			return parseProtoInfo(value, &e)
+		case ctaCountOrig:
+			e.Counted = true
+			return parseCounters(value, &e.Sent)
+		case ctaCountReply:
+			return parseCounters(value, &e.Received)
 		}
 		return nil
 	})
 	return e, err
+}
+
+func parseCounters(b []byte, c *Counters) error {
+	return attributes(b, func(kind uint16, value []byte) error {
+		switch kind {
+		case ctaCountersPackets:
+			return read64(value, &c.Packets)
+		case ctaCountersBytes:
+			return read64(value, &c.Bytes)
+		}
+		return nil
+	})
 }
 
 func parseTuple(b []byte, t *Tuple) error {
@@ -164,6 +184,14 @@ func read16(b []byte, to *uint16) error {
 		return errShort
 	}
 	*to = binary.BigEndian.Uint16(b)
+	return nil
+}
+
+func read64(b []byte, to *uint64) error {
+	if len(b) < 8 {
+		return errShort
+	}
+	*to = binary.BigEndian.Uint64(b)
 	return nil
 }
 

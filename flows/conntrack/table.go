@@ -34,9 +34,21 @@ type Entry struct {
 	Timeout         time.Duration // what is left of it, in whole seconds
 	TCPState        uint8
 
+	// Sent and Received are counted since this host has the entry; zero unless Counted,
+	// which takes net.netfilter.nf_conntrack_acct. Only a Dump and a destroyed entry's
+	// event have them.
+	Sent, Received Counters
+	Counted        bool
+
 	id      uint32 // CTA_ID: guards against deleting a successor of the same tuple
 	liberal bool   // as a Dump told: its windows are not judged
 }
+
+// Counters of one direction.
+type Counters struct{ Packets, Bytes uint64 }
+
+// ID tells an entry from another of the same tuple, before it or after.
+func (e *Entry) ID() uint32 { return e.id }
 
 const (
 	newEntry    = unix.NFNL_SUBSYS_CTNETLINK << 8   // IPCTNL_MSG_CT_NEW
@@ -50,6 +62,8 @@ const (
 	ctaNATSrc     = 6
 	ctaTimeout    = 7
 	ctaMark       = 8
+	ctaCountOrig  = 9
+	ctaCountReply = 10
 	ctaID         = 12
 	ctaZone       = 18
 	ctaMarkMask   = 21

@@ -41,6 +41,12 @@ func ReadTimeouts() (Timeouts, error) {
 	return t, nil
 }
 
+// Counting tells whether this host's kernel counts what its connections carry.
+func Counting() bool {
+	text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_acct")
+	return err == nil && strings.TrimSpace(string(text)) == "1"
+}
+
 // Normal is how long the kernel keeps the entry on a host that its packets pass.
 func (t Timeouts) Normal(e Entry) time.Duration {
 	switch e.Original.Protocol {

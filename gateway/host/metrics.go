@@ -114,6 +114,7 @@ func (c statusCollector) Describe(ch chan<- *prometheus.Desc) {
 	describePorts(ch)
 	describeReplication(ch)
 	describeSYNRetry(ch)
+	describeAudit(ch)
 }
 
 func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
@@ -154,6 +155,7 @@ func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
 			}
 		}
 		collectReplication(s.VIPs, gauge, total)
+		collectAudit(s.Audit, total)
 		for _, r := range s.Routes {
 			total(descPackets, r.Sent.Packets, r.Name, r.VIP.String())
 			total(descBytes, r.Sent.Bytes, r.Name, r.VIP.String())

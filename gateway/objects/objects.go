@@ -25,6 +25,7 @@ func Route(r *v1alpha1.EgressRoute) (gateway.Route, field.ErrorList) {
 		NamespaceSelector: selector(r.Spec.NamespaceSelector),
 		FailOpen:          r.Spec.FailClosed != nil && !*r.Spec.FailClosed,
 		Exclusive:         r.Spec.Exclusive,
+		Audit:             r.Spec.Audit,
 	}
 	if r.CreationTimestamp.IsZero() {
 		route.Created = r.CreationTimestamp.Time

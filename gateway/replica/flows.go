@@ -36,6 +36,7 @@ type mirror struct {
 	timeouts conntrack.Timeouts
 	zone     uint16
 	ended    ended
+	audit    *auditor // nil: nothing is recorded
 
 	parts    []*part
 	byVIP    map[netip.Addr]*part
@@ -66,6 +67,9 @@ func newMirror(cfg Config, states func() []election.Status, members func() []gos
 		byVIP:  map[netip.Addr]*part{},
 	}
 	m.server.Lag = metrics.Replicated
+	if cfg.Audit != nil {
+		m.audit = newAuditor(*cfg.Audit, m.zone, m.listener.Load, log)
+	}
 	for _, v := range cfg.VIPs {
 		p := &part{
 			mirror: m, kick: make(chan struct{}, 1), log: log.With("vip", v.Addr.String()),
@@ -101,6 +105,12 @@ func (m *mirror) run(ctx context.Context) error {
 		priority.Ordinary(func() { err = listener.Run(ctx, m.events) })
 		return err
 	})
+	if m.audit != nil {
+		g.Go(func() error {
+			m.audit.run(ctx)
+			return nil
+		})
+	}
 	g.Go(func() error { return m.server.Run(ctx, m.at) })
 	for _, p := range m.parts {
 		g.Go(func() error { return p.run(ctx) })
@@ -110,6 +120,7 @@ func (m *mirror) run(ctx context.Context) error {
 
 // events are the kernel's; it never waits for a standby.
 func (m *mirror) events(batch []conntrack.Event) {
+	m.audit.hear(batch)
 	for i := range batch {
 		ev := &batch[i]
 		if ev.Kind == conntrack.Lost {

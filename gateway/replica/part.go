@@ -80,6 +80,7 @@ func (p *part) run(ctx context.Context) error {
 
 // begin takes a role, until end is called, which returns when nothing of it runs.
 func (p *part) begin(ctx context.Context, r role) (end func()) {
+	p.mirror.audit.holds(p.scope.VIP, r.holder)
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	if r.holder == p.mirror.name {
@@ -162,6 +163,7 @@ func (p *part) follow(ctx context.Context, r role) {
 				Table: &table{part: p, writer: w}, InStep: func() {
 					pause = retryFirst
 					p.inStep(r.holder)
+					p.mirror.audit.settled(ctx, p.scope.VIP)
 				},
 			}
 			p.set(s)
@@ -175,6 +177,7 @@ func (p *part) follow(ctx context.Context, r role) {
 			return
 		}
 		p.failed(r.holder, err)
+		p.mirror.audit.unsettled(p.scope.VIP)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):

@@ -58,6 +58,8 @@ type Config struct {
 	Allowlist string
 	// FlowsPort is where connections are replicated, the same on all; 0: they are not.
 	FlowsPort uint16
+	// Audit of connections, which rests on their replication; nil: there is none.
+	Audit *Audit
 	// HandoverTimeout is how long a VIP waits for a successor before it is released.
 	HandoverTimeout time.Duration
 }
@@ -308,6 +310,9 @@ func (r *Replica) applyView(ctx context.Context) error {
 	r.plan, r.problems = plan, problems
 	r.admit(snap, plan)
 	r.mu.Unlock()
+	if r.mirror != nil {
+		r.mirror.audit.learn(plan)
+	}
 	table, err := snat.Table(r.cfg.SNAT, plan, ends)
 	if err != nil {
 		return err

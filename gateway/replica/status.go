@@ -74,7 +74,10 @@ func (r *Replica) Status(ctx context.Context) host.Status {
 	if r.mirror != nil {
 		r.mirror.describe(s.VIPs)
 		s.Problems = append(s.Problems, r.mirror.problems()...)
+		s.Audit = r.mirror.audit.describe()
+		s.Problems = append(s.Problems, r.mirror.audit.problems()...)
 	}
+	s.Problems = append(s.Problems, unaudited(r.cfg, plan)...)
 	if r.cfg.Peers != nil { // it may have the view's own
 		s.Problems = gateway.SortProblems(append(s.Problems, r.cfg.Peers.Problems()...))
 	}
