@@ -25,8 +25,8 @@ help: ## Show the targets
 build: ## Build the programs, static, into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.release=$(VERSION)" -o $(BIN)/ ./cmd/... ./e2e/...
 
-test: PACKAGES += chromium fonts-dejavu-core
-test: COMMANDS += chromium
+test: PACKAGES += chromium fonts-dejavu-core prometheus
+test: COMMANDS += chromium prometheus promtool
 # Packets on their way take no compiler beside them: everything is compiled first, and
 # the labs come last, one at a time. Go does not see that the binary they run changed.
 test: root deps build ## Run all tests (root: they make network namespaces)

@@ -17,7 +17,7 @@ func inForce() (int, error) {
 // ordinaryChild says what is wrong with what runs beside a raised process.
 func ordinaryChild() string {
 	before := runtime.GOMAXPROCS(0)
-	if said := Raise(); said != "nice -20" {
+	if said, raised := Raise(); !raised {
 		return said
 	}
 	if runtime.GOMAXPROCS(0) <= before {

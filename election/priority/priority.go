@@ -20,21 +20,21 @@ const (
 
 // Raise sets every thread of the process to nice -20 and says what is in force
 // afterwards, for the log and for status: "nice -20", or the nice value that
-// remained and why. It never fails: a replica at normal priority still serves.
-// It is to be called once, before any Ordinary.
-func Raise() string {
+// remained and why. Not raised is no failure: a replica at normal priority still
+// serves. It is to be called once, before any Ordinary.
+func Raise() (inForce string, raised bool) {
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + beside)
 	return raise(highest)
 }
 
-func raise(nice int) string {
+func raise(nice int) (inForce string, raised bool) {
 	err := setAll(nice)
 	worst, readErr := lowest()
 	if readErr != nil {
-		return fmt.Sprintf("unknown: %v", readErr)
+		return fmt.Sprintf("unknown: %v", readErr), false
 	}
 	if err == nil && worst == nice {
-		return fmt.Sprintf("nice %d", nice)
+		return fmt.Sprintf("nice %d", nice), true
 	}
 	state := "normal"
 	if worst != 0 {
@@ -42,11 +42,11 @@ func raise(nice int) string {
 	}
 	switch {
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		return state + ": CAP_SYS_NICE missing"
+		return state + ": CAP_SYS_NICE missing", false
 	case err != nil:
-		return fmt.Sprintf("%s: %v", state, err)
+		return fmt.Sprintf("%s: %v", state, err), false
 	default:
-		return state + ": the kernel kept another nice value than was set"
+		return state + ": the kernel kept another nice value than was set", false
 	}
 }
 

@@ -1,6 +1,7 @@
 package priority
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -20,7 +21,10 @@ func TestMain(m *testing.M) {
 	}
 	// Several threads exist before, and more are made after.
 	release := onThreads(8)
-	said := Raise()
+	said, raised := Raise()
+	if raised != (said == "nice -20") {
+		said = fmt.Sprintf("%s, raised: %t", said, raised)
+	}
 	later := onThreads(8)
 	worst, err := lowest()
 	if err != nil {

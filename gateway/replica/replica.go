@@ -193,8 +193,12 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 		r.electorate.record(name)
 		metrics.Holds(name)
 	}
-	r.priority = priority.Raise()
-	log.Info("priority", "in_force", r.priority)
+	var raised bool
+	if r.priority, raised = priority.Raise(); raised {
+		log.Info("priority", "in_force", r.priority)
+	} else {
+		log.Warn("the process was not put before others: on a busy host it may miss heartbeats and lose its VIPs without need; give it CAP_SYS_NICE", "in_force", r.priority)
+	}
 	return r, nil
 }
 
