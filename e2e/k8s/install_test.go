@@ -50,6 +50,7 @@ func firstDayAndLast(w *world) {
 	w.told(shop)
 	w.traced(shop)
 	w.examined()
+	w.watched()
 
 	bank := w.deploy(app{name: "bank", to: partner, routes: "payments",
 		echo: 5 * time.Millisecond, connects: 20 * time.Millisecond, stream: 5 * time.Millisecond})
