@@ -10,7 +10,7 @@ import (
 )
 
 // everything sets each value that adds an argument.
-var everything = []string{"--set", `gateway.vips={192.0.2.10@eth0\,via=10.0.0.10,192.0.2.11},cluster.internalCIDRs={10.96.0.0/12},cluster.podCIDRs={10.244.0.0/16},agent.synRetry=100ms`}
+var everything = []string{"--set", `gateway.vips={192.0.2.10@eth0\,via=10.0.0.10,192.0.2.11},cluster.internalCIDRs={10.96.0.0/12},cluster.podCIDRs={10.244.0.0/16},agent.synRetry=100ms,gateway.audit.output=file`}
 
 // flags are those of a command and their defaults, as its page has them, which a test
 // of the program keeps true.
@@ -55,8 +55,9 @@ func arguments(t *testing.T, container map[string]any) (command string, args []s
 
 func TestThePodsSayWhatTheProgramsUnderstand(t *testing.T) {
 	objects := render(t, everything...)
-	// Not the chart's to give: what it does in another way, or what is for hosts.
-	elsewhere := []string{"--name", "--node-name", "--node-ip", "--kubeconfig"}
+	// Not the chart's to give: what it does in another way, what is for hosts, and a file
+	// that only who keeps it on the hosts can name.
+	elsewhere := []string{"--name", "--node-name", "--node-ip", "--kubeconfig", "--http-token-file"}
 	for name, kind := range map[string]string{
 		"egress-sallyport-gateway": "StatefulSet", "egress-sallyport-agent": "DaemonSet",
 		"egress-sallyport-cleanup": "DaemonSet", "egress-sallyport-uninstall": "Job",
@@ -91,8 +92,8 @@ func TestThePodsSayWhatTheProgramsUnderstand(t *testing.T) {
 
 func TestTheValuesDefaultsAreThePrograms(t *testing.T) {
 	// They differ: the source, who joins whom, and what has no default.
-	chosen := []string{"--source", "--join", "--members", "--gossip-key-file", "--vip", "--cni-conf-dir", "--cni-bin-dir"}
-	objects := render(t)
+	chosen := []string{"--source", "--join", "--members", "--gossip-key-file", "--vip", "--cni-conf-dir", "--cni-bin-dir", "--audit-log"}
+	objects := render(t, "--set", "gateway.audit.output=file") // what is given with a log only
 	for name, kind := range map[string]string{"egress-sallyport-gateway": "StatefulSet", "egress-sallyport-agent": "DaemonSet"} {
 		command, args := arguments(t, containers(t, find(t, objects, kind, name))[0])
 		defaults := flags(t, "sallyport "+command)

@@ -61,6 +61,11 @@ func TestRefusals(t *testing.T) {
 		{"state in the root", []string{"--set", "stateDir=/"}, []string{"/stateDir"}},
 		{"state in a folder that others use", []string{"--set", "stateDir=/var"}, []string{"/stateDir"}},
 		{"negative rotation", []string{"--set", "gossip.rotation=-1"}, []string{"/gossip/rotation", "minimum"}},
+		{"audit log to where none is", []string{"--set", "gateway.audit.output=syslog"}, []string{"/gateway/audit/output", "'stdout'"}},
+		{"audit log of nothing", []string{"--set", "gateway.audit.output=file,replication.enabled=false"}, []string{"gateway.audit.output", "replication.enabled=true"}},
+		{"room without a unit", []string{"--set-string", "gateway.audit.keep=1000"}, []string{"/gateway/audit/keep", "1000"}},
+		{"days, which are no unit", []string{"--set", "gateway.audit.keepFor=30d"}, []string{"/gateway/audit/keepFor", "30d"}},
+		{"audit queue of none", []string{"--set", "gateway.audit.queue=0"}, []string{"/gateway/audit/queue", "minimum"}},
 		{"alerts about what nobody reaches", []string{"--set", "alerts.enabled=true"}, []string{"alerts.enabled", "http.expose=true"}},
 		{"monitor of what nobody reaches", []string{"--set", "podMonitor.enabled=true"}, []string{"podMonitor.enabled", "http.expose=true"}},
 		{"an unknown value", []string{"--set", "gateways.replicas=3"}, []string{"'gateways' not allowed"}},
@@ -102,6 +107,8 @@ func TestAccepted(t *testing.T) {
 		{"--set", "podMonitor.enabled=true,http.expose=true,grafanaDashboard.enabled=true"},
 		{"--set", "crds.install=false,gossip.existingSecret=theirs"},
 		{"--set", "agent.maxUnavailable=3"},
+		{"--set", "gateway.audit.output=stdout,gateway.audit.keep=500Mi,gateway.audit.keepFor=720h,gateway.audit.starts=true"},
+		{"--set", "replication.enabled=false"},
 		{"--set", "allowlist.expose=true,allowlist.port=80,allowlist.serviceType=LoadBalancer,allowlist.serviceAnnotations.a=b"},
 	} {
 		t.Run(options[1], func(t *testing.T) {

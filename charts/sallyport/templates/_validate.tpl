@@ -45,6 +45,9 @@
 {{- if and $v.podMonitor.enabled (not $v.http.expose) }}
 {{- fail "podMonitor.enabled: the programs listen on loopback, where Prometheus does not reach them: set http.expose=true as well" }}
 {{- end }}
+{{- if and (ne $v.gateway.audit.output "none") (not $v.replication.enabled) }}
+{{- fail "gateway.audit.output: what is recorded is what the gateways tell each other of connections, and they tell nothing: set replication.enabled=true as well" }}
+{{- end }}
 {{- if and $v.alerts.enabled (not $v.http.expose) }}
 {{- fail "alerts.enabled: the programs listen on loopback, where Prometheus does not reach them, and no alert would ever fire: set http.expose=true as well" }}
 {{- end }}
