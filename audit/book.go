@@ -22,7 +22,7 @@ type Book struct {
 	vips  map[netip.Addr]part
 	pods  map[[16]byte]*Pod // of the directory, as far as asked for
 	of    *Directory
-	found uint64
+	found int64
 }
 
 // part that this gateway has in a VIP.
@@ -54,8 +54,8 @@ type Missing struct {
 // Len is how many connections are followed.
 func (b *Book) Len() int { return len(b.open) }
 
-// Found is how many connections were found whose beginning nobody told.
-func (b *Book) Found() uint64 { return b.found }
+// Found is how many connections were found whose beginning nobody has told by now.
+func (b *Book) Found() int64 { return b.found }
 
 // Holder notes who holds the VIP, and appends that.
 func (b *Book) Holder(out []Record, vip netip.Addr, holder string, at time.Time) []Record {
@@ -96,6 +96,7 @@ func (b *Book) See(out []Record, s *Sighting, at time.Time, d *Directory) []Reco
 	switch s.Kind {
 	case Began:
 		if same { // a comparison has found it before its event was read
+			b.found--
 			if e.began == 0 {
 				e.began = at.UnixNano()
 				b.open[s.Key] = e

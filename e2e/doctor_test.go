@@ -59,7 +59,7 @@ func (w *tracer) until(fault func() error, holds func(doctor.Report) bool) {
 }
 
 func TestDoctorNamesWhatIsWrongWithAHost(t *testing.T) {
-	w := newTracer(t, lab.Options{})
+	w := newTracer(t, lab.Options{GatewayArgs: []string{"--audit-log", "-"}})
 	const node = 2
 	run := func(host string, command string) func() error {
 		return func() error {
@@ -85,6 +85,8 @@ func TestDoctorNamesWhatIsWrongWithAHost(t *testing.T) {
 			run(at, "nft delete table ip foreign")},
 		{"ARP", "arp", "sysctl net.ipv4.conf.eth0.arp_ignore", "is 2", doctor.Error,
 			run("n1", "sysctl -w net.ipv4.conf.eth0.arp_ignore=2"), run("n1", "sysctl -w net.ipv4.conf.eth0.arp_ignore=0")},
+		{"accounting", "accounting", "sysctl net.netfilter.nf_conntrack_acct", "is 0, so the audit of payments has no packets and bytes", doctor.Warning,
+			func() error { return w.Manifests.WriteRoute("payments", traceable+"audit: true\n") }, run("n1", "sysctl -w net.netfilter.nf_conntrack_acct=1")},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			named := func(r doctor.Report) bool {

@@ -91,7 +91,7 @@ func (t *talk) ask() (seen string) {
 		_ = t.conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 		buf := make([]byte, 256)
 		n, err := t.conn.Read(buf)
-		seen = strings.Trim(string(buf[:n]), "? \n")
+		seen = strings.TrimPrefix(string(buf[:n]), "?")
 		return err
 	})
 	return seen

@@ -38,7 +38,7 @@ func newTracer(t *testing.T, o lab.Options) *tracer {
 	// The programs answer on every address, for one command to ask all; and with one
 	// gateway no load of the machine moves the VIP while it is looked at.
 	o.Nodes, o.GatewayNodes = 2, []int{1}
-	o.GatewayArgs, o.AgentArgs = []string{"--http", ":9871", "--timing", "wan"}, []string{"--http", ":9872"}
+	o.GatewayArgs, o.AgentArgs = append(o.GatewayArgs, "--http", ":9871", "--timing", "wan"), []string{"--http", ":9872"}
 	w := &tracer{world: start(t, o)}
 	w.must(w.Manifests.WriteRoute("payments", traceable))
 	var all []string

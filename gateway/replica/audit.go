@@ -35,13 +35,14 @@ type auditor struct {
 	listener func() *conntrack.Listener
 	book     audit.Book
 	journal  *journal.Journal
+	found    int64 // by the book, and accounted for
 
 	directory atomic.Pointer[audit.Directory]
 	wake      chan struct{}
 
 	mu       sync.Mutex
 	waiting  []told
-	began    uint64 // connections whose beginning was left out
+	began    uint64 // connections whose beginning was left out since the last look at the table
 	fresh    bool   // there are routes whose connections of before are to be looked up
 	left     bool   // something was left out
 	overrun  bool   // by the kernel
@@ -309,7 +310,6 @@ func (a *auditor) look(ctx context.Context, out []audit.Record, spare *[]told) [
 	fresh, left, began, overrun := a.fresh, a.left, a.began, a.overrun
 	a.fresh, a.left, a.began, a.overrun = false, false, 0, false
 	a.mu.Unlock()
-	found := a.book.Found()
 	d := a.directory.Load()
 	var present []audit.Sighting
 	_, err := conntrack.Dump(conntrack.IPv4, conntrack.Mark{}, func(e *conntrack.Entry) bool {
@@ -328,17 +328,27 @@ func (a *auditor) look(ctx context.Context, out []audit.Record, spare *[]told) [
 		return out
 	}
 	out, missing := a.book.Compare(out, present, fresh, time.Now(), d)
-	// What the kernel has told by now comes before what is missing.
-	if listener := a.listener(); len(missing) > 0 && listener != nil && listener.Flush(ctx) == nil {
+	// What the kernel has told by now comes before what is missing, and before counting.
+	if listener := a.listener(); listener != nil && listener.Flush(ctx) == nil {
 		out = a.drain(out, spare)
 		out = a.book.Miss(out, missing, time.Now(), d)
+	}
+	found := a.book.Found() - a.found
+	if overrun || fresh { // what is found may have begun long ago, and says nothing of what was left out
+		a.found += found
 	}
 	if !overrun && began == 0 {
 		return out
 	}
 	r := audit.Record{Time: time.Now(), Event: audit.LostEvent, Gateway: a.cfg.Gateway, Cause: "the kernel told more than was read"}
-	if !overrun {
-		n := began - min(began, a.book.Found()-found)
+	switch {
+	case overrun:
+	case fresh:
+		r.Cause = "more connections than were written down in time"
+	default:
+		// Of what was left out since, some may be found already: it counts the next time.
+		n := uint64(max(0, int64(began)-found))
+		a.found += int64(began - n)
 		r.Lost, r.Cause = &n, "more connections than were written down in time"
 		if n == 0 {
 			return out

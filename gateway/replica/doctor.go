@@ -9,5 +9,22 @@ import (
 
 // Doctor implements host.Program.
 func (r *Replica) Doctor(ctx context.Context) doctor.Host {
-	return host.Examined(ctx, r.clash, r.Status)
+	out := host.Examined(ctx, r.clash, r.Status)
+	out.Audits = r.audits()
+	return out
+}
+
+// audits are the routes whose connections are recorded here.
+func (r *Replica) audits() (names []string) {
+	if r.cfg.Audit == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, route := range r.plan.Routes {
+		if route.Audit {
+			names = append(names, route.Name)
+		}
+	}
+	return names
 }
