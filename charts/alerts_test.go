@@ -62,8 +62,8 @@ func TestAlertsFireOnWhatTheyAreFor(t *testing.T) {
 
 func TestEveryAlertHasItsEntry(t *testing.T) {
 	guide := page(t, operations)
-	section := guide[strings.Index(guide, "\n## Alerts\n")+1:]
-	section = section[:strings.Index(section, "\n## ")]
+	_, section, _ := strings.Cut(guide, "\n## Alerts\n")
+	section, _, _ = strings.Cut(section, "\n## ")
 	headings := map[string]bool{}
 	for _, m := range regexp.MustCompile(`(?m)^### (\w+)$`).FindAllStringSubmatch(section, -1) {
 		headings[m[1]] = true

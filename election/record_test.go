@@ -9,21 +9,21 @@ const ms = time.Millisecond
 
 func TestRecordOfAFailover(t *testing.T) {
 	r := NewRecord(0)
-	if _, any := r.Last(); any {
+	if _, ok := r.Last(); ok {
 		t.Error("a failover before there was a holder")
 	}
 	enter := func(at time.Duration, from, to, reason string, silent time.Duration) {
 		r.Enter(Transition{From: from, To: to, Reason: reason, Silent: silent}, at)
 	}
 	enter(50*ms, "", "a", "it says so", 0)
-	if _, any := r.Last(); any {
+	if _, ok := r.Last(); ok {
 		t.Error("the first holder is no failover")
 	}
 	if got := r.Without(80 * ms); got != 50*ms {
 		t.Errorf("%v without a holder, want 50ms", got)
 	}
 	enter(60*ms, "a", "a", "elected again in a newer term", 10*ms)
-	if _, any := r.Last(); any {
+	if _, ok := r.Last(); ok {
 		t.Error("a newer term is no failover")
 	}
 	enter(1000*ms, "a", "", "no heartbeat for a lease", 100*ms)

@@ -2,6 +2,7 @@ package snat
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -45,7 +46,7 @@ func (t *Trend) Note(now time.Duration, uses map[netip.Addr][]PortUse) map[netip
 	for vip, list := range uses {
 		for _, u := range list {
 			key := trended{vip, u.Destination, u.Range.First}
-			counts := append(t.seen[key], count{now, u.Used})
+			counts := slices.Concat(t.seen[key], []count{{now, u.Used}})
 			for counts[0].at < now-TrendOver {
 				counts = counts[1:]
 			}

@@ -104,9 +104,8 @@ func TestNoMoreIsKeptThanAsked(t *testing.T) {
 func TestOldFilesGoByAge(t *testing.T) {
 	j, path := testJournal(t)
 	j.cfg.For = 36 * time.Hour
-	now := noon
 	for day := range 4 {
-		now = noon.AddDate(0, 0, day)
+		now := noon.AddDate(0, 0, day)
 		j.Add(record(day+1, now), now)
 		j.Flush(now)
 		if err := os.Chtimes(path, now, now); err != nil { // the file's own clock is not the test's

@@ -115,7 +115,7 @@ func (b *Browser) read(from io.Reader) {
 		}
 		b.mu.Lock()
 		if err != nil {
-			b.closed = fmt.Errorf("Chromium has ended: %w", err)
+			b.closed = fmt.Errorf("the browser has ended: %w", err)
 			for _, c := range b.waiting {
 				close(c)
 			}

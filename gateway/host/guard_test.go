@@ -52,7 +52,7 @@ func TestWhoSeesWhat(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			g := guard(test.file)
 			for i, h := range []http.Handler{g.document(ok), g.data(false, ok), g.data(true, ok)} {
-				r := httptest.NewRequest("GET", "/", nil)
+				r := httptest.NewRequest(http.MethodGet, "/", nil)
 				r.RemoteAddr, r.Host = test.from, test.host
 				r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, net.Addr(&net.TCPAddr{IP: net.ParseIP("192.0.2.1"), Port: 9871})))
 				if test.header[0] != "" {
@@ -73,7 +73,7 @@ func TestWhoSeesWhat(t *testing.T) {
 
 func TestAnotherTokenCountsAtOnce(t *testing.T) {
 	file := tokenFile(t, secret)
-	r := httptest.NewRequest("GET", "/", nil)
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	r.Header.Set("Authorization", "Bearer another-secret-of-length")
 	if err := guard(file).bears(r); err == nil {
 		t.Fatal("any token will do")

@@ -124,7 +124,7 @@ func (s *Status) Describe(plan gateway.Plan) {
 
 // Aged fills in how old the view is.
 func (s *Status) Aged(v *View) {
-	if age, any := v.Age(); any {
+	if age, ok := v.Age(); ok {
 		seconds := age.Seconds()
 		s.ViewAgeSeconds = &seconds
 	}

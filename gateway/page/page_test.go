@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestTheDocumentAsksNobodyElse(t *testing.T) {
 	w := httptest.NewRecorder()
-	New(nil).Document(w, httptest.NewRequest("GET", "/", nil))
+	New(nil).Document(w, httptest.NewRequest(http.MethodGet, "/", nil))
 	policy := w.Header().Get("Content-Security-Policy")
 	for _, want := range []string{"default-src 'none'", "script-src 'sha256-", "style-src 'sha256-", "connect-src 'self'", "frame-ancestors 'none'"} {
 		if !strings.Contains(policy, want) {
@@ -101,7 +101,7 @@ func TestAViewIsSentWhenItChangesAndBeatsBetween(t *testing.T) {
 		for range 3 {
 			w := &transcript{wrote: make(chan struct{}, 100)}
 			all = append(all, w)
-			go p.Events(w, httptest.NewRequest("GET", "/events", nil).WithContext(ctx))
+			go p.Events(w, httptest.NewRequest(http.MethodGet, "/events", nil).WithContext(ctx))
 		}
 		synctest.Wait()
 		if seen.Load() != 1 {
@@ -138,8 +138,8 @@ func TestAViewIsSentWhenItChangesAndBeatsBetween(t *testing.T) {
 	})
 }
 
-// get opens the events over a real connection.
-func get(t *testing.T, url string) (*http.Response, net.Conn) {
+// get opens the events over a real connection, and says what the answer's head says.
+func get(t *testing.T, url string) (status int, retryAfter string, conn net.Conn) {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
@@ -152,8 +152,11 @@ func get(t *testing.T, url string) (*http.Response, net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
-	return resp, conn
+	t.Cleanup(func() {
+		conn.Close()
+		_ = resp.Body.Close() // it has no end of its own
+	})
+	return resp.StatusCode, resp.Header.Get("Retry-After"), conn
 }
 
 func TestReadersAreBounded(t *testing.T) {
@@ -162,14 +165,14 @@ func TestReadersAreBounded(t *testing.T) {
 	t.Cleanup(server.Close) // after those who read have gone
 	var conns []net.Conn
 	for range atOnce {
-		resp, conn := get(t, server.URL)
-		if resp.StatusCode != http.StatusOK {
-			t.Fatal(resp.Status)
+		status, _, conn := get(t, server.URL)
+		if status != http.StatusOK {
+			t.Fatal(status)
 		}
 		conns = append(conns, conn)
 	}
-	if resp, _ := get(t, server.URL); resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
-		t.Errorf("one more: %s", resp.Status)
+	if status, retryAfter, _ := get(t, server.URL); status != http.StatusServiceUnavailable || retryAfter == "" {
+		t.Errorf("one more: %d, Retry-After %q", status, retryAfter)
 	}
 	for _, c := range conns {
 		c.Close()
@@ -177,8 +180,8 @@ func TestReadersAreBounded(t *testing.T) {
 	for len(p.readers) > 0 { // each leaves its place; a leak would hang the test
 		time.Sleep(time.Millisecond)
 	}
-	if resp, _ := get(t, server.URL); resp.StatusCode != http.StatusOK {
-		t.Errorf("after they left: %s", resp.Status)
+	if status, _, _ := get(t, server.URL); status != http.StatusOK {
+		t.Errorf("after they left: %d", status)
 	}
 }
 
@@ -203,12 +206,12 @@ func TestASlowReaderIsLetGoAndHoldsUpNobody(t *testing.T) {
 		quick := &transcript{wrote: make(chan struct{}, 100)}
 		gone := make(chan struct{})
 		go func() {
-			p.Events(&stuck{}, httptest.NewRequest("GET", "/events", nil).WithContext(ctx))
+			p.Events(&stuck{}, httptest.NewRequest(http.MethodGet, "/events", nil).WithContext(ctx))
 			close(gone)
 		}()
 		synctest.Wait()
 		began := time.Now()
-		go p.Events(quick, httptest.NewRequest("GET", "/events", nil).WithContext(ctx))
+		go p.Events(quick, httptest.NewRequest(http.MethodGet, "/events", nil).WithContext(ctx))
 		<-quick.wrote
 		if waited := time.Since(began); waited > 0 {
 			t.Errorf("the quick one waited %v", waited)

@@ -281,10 +281,10 @@ func (a *auditor) drain(out []audit.Record, spare *[]told) []audit.Record {
 	*spare = all
 	d := a.directory.Load()
 	for i := range all {
-		switch t := &all[i]; {
-		case t.what == sighted:
+		switch t := &all[i]; t.what {
+		case sighted:
 			out = a.book.See(out, &t.seen, t.at, d)
-		case t.what == holding:
+		case holding:
 			out = a.book.Holder(out, t.vip, t.holder, t.at)
 		default:
 			a.book.Settled(t.vip, t.what == inStep)

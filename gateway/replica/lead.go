@@ -145,7 +145,7 @@ func (e *electorate) describe(name string, v *host.VIP) {
 	defer e.mu.Unlock()
 	now, record := e.now(), e.record(name)
 	v.WithoutHolderSeconds = record.Without(now).Seconds()
-	if last, any := record.Last(); any {
+	if last, ok := record.Last(); ok {
 		v.Failover = &host.Failover{At: time.Now().Add(last.At - now), From: last.From, To: last.To, Reason: last.Reason, Seconds: last.Took.Seconds()}
 	}
 }

@@ -128,7 +128,7 @@ func (r *fencing) measure(ctx context.Context, o *ours, lease time.Duration, str
 	if err := strike(o, holder); err != nil {
 		return err
 	}
-	if _, err := firstWord(arp, o.w, holder, at); err != nil {
+	if err := firstWord(arp, o.w, holder, at); err != nil {
 		return err
 	}
 	if err := wait(ctx, 300*time.Millisecond); err != nil { // what the old one still says would be heard

@@ -238,7 +238,7 @@ func (r *suffered) strike(ctx context.Context, w *world, s side, f blow) error {
 	if err != nil {
 		return err
 	}
-	if _, err := firstWord(arp, w, holder, at); err != nil {
+	if err := firstWord(arp, w, holder, at); err != nil {
 		return err
 	}
 	lost, err := c.served(ctx, time.Now())
@@ -268,18 +268,16 @@ func (r *suffered) strike(ctx context.Context, w *world, s side, f blow) error {
 	return err
 }
 
-// firstWord waits until another than the holder speaks for the VIP, and says when.
-func firstWord(arp *lab.ARPWatch, w *world, holder int, after time.Time) (at time.Time, err error) {
-	err = lab.Await(patience, func() error {
-		said := arp.Utterances(w.Options.VIPs[0])
-		n := slices.IndexFunc(said, func(u lab.Utterance) bool { return u.Node != holder && u.Node != 0 && u.At.After(after) })
-		if n < 0 {
+// firstWord waits until another than the holder speaks for the VIP.
+func firstWord(arp *lab.ARPWatch, w *world, holder int, after time.Time) error {
+	return lab.Await(patience, func() error {
+		if !slices.ContainsFunc(arp.Utterances(w.Options.VIPs[0]), func(u lab.Utterance) bool {
+			return u.Node != holder && u.Node != 0 && u.At.After(after)
+		}) {
 			return fmt.Errorf("nobody but n%d speaks for the VIP", holder)
 		}
-		at = said[n].At
 		return nil
 	})
-	return at, err
 }
 
 func others(all []int, without int) []int {
