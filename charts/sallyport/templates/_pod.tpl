@@ -72,6 +72,9 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{/* Called with root and port. */}}
 {{- define "sallyport.httpArg" -}}
 - --http={{ ternary "0.0.0.0" "127.0.0.1" .root.Values.http.expose }}:{{ int .port }}
+{{- if .root.Values.http.tokenSecret }}
+- --http-token-file=/etc/sallyport/http/token
+{{- end }}
 {{- end }}
 
 {{/* The pod has its node's network, so the kubelet reaches its loopback. Called with the
@@ -86,6 +89,11 @@ httpGet:
 {{- define "sallyport.mounts" -}}
 - name: state
   mountPath: {{ .Values.stateDir }}
+{{- if .Values.http.tokenSecret }}
+- name: http-token
+  mountPath: /etc/sallyport/http
+  readOnly: true
+{{- end }}
 {{ include "sallyport.lockMount" . }}
 {{- end }}
 
@@ -94,6 +102,12 @@ httpGet:
   hostPath:
     path: {{ .Values.stateDir }}
     type: DirectoryOrCreate
+{{- if .Values.http.tokenSecret }}
+- name: http-token
+  secret:
+    secretName: {{ .Values.http.tokenSecret }}
+    defaultMode: 0400
+{{- end }}
 {{ include "sallyport.lockVolume" . }}
 {{- end }}
 
