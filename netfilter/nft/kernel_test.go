@@ -134,7 +134,7 @@ func TestApplyRepairs(t *testing.T) {
 		"add counter ip sally_node strange",
 		"add table ip sally_node { flags dormant ; }",
 		"flush chain ip sally_node _forward ; delete chain ip sally_node _forward ; add chain ip sally_node _forward { type filter hook output priority 7 ; }",
-		"flush chain ip sally_node tunnel-out ; delete set ip sally_node _remotes ; add set ip sally_node _remotes { type ipv4_addr ; flags interval ; }",
+		"flush chain ip sally_node tunnel-out ; flush chain ip sally_node _forward ; delete set ip sally_node _remotes ; add set ip sally_node _remotes { type ipv4_addr ; flags interval ; }",
 		"flush chain ip sally_node _forward ; delete chain ip sally_node _forward",
 		"add chain ip sally_node _forward { policy drop ; }",
 	} {
