@@ -49,7 +49,7 @@ func TestThePageShowsAFailoverLive(t *testing.T) {
 	w.must(p.Await(fmt.Sprintf(`document.querySelector("[data-vip='192.0.2.10'] .holder").textContent === "held by %s"`, name)))
 	w.must(p.Await(`[...document.querySelectorAll(".problem")].some(p => p.textContent.includes("192.0.2.99"))`))
 	w.must(p.Await(`[...document.querySelectorAll(".problem")].some(p => p.textContent.includes("<img src=x"))`))
-	w.must(p.Await(`[...document.querySelectorAll("#routes tbody tr")].some(r => r.textContent.includes("payments"))`))
+	w.must(p.Await(`[...document.querySelectorAll("#routes tbody tr")].some(r => /^payments.*[1-9][0-9,]* of [0-9,]+ source ports to 203[.]0[.]113[.]5:/.test(r.textContent))`))
 	w.must(p.Eval(`window.loaded = "once"`, nil))
 
 	w.must(w.gateway(holder).Kill())

@@ -94,26 +94,38 @@ func (c *PortCount) Add(vip netip.Addr, to Destination, port uint16) {
 // Worst are the n destinations of the VIP that have the largest share of a range
 // taken, the worst first.
 func (c *PortCount) Worst(vip netip.Addr, n int) []PortUse {
-	fullest := map[Destination]PortUse{}
-	for t, used := range c.used {
-		if t.vip != vip {
-			continue
-		}
-		p := c.pools[t.pool]
-		u := PortUse{Destination: t.to, Range: p, Used: used, Usable: int(p.Last) - int(p.First) + 1}
-		if before, there := fullest[t.to]; !there || compareUse(u, before) < 0 {
-			fullest[t.to] = u
+	towards := map[Destination]bool{}
+	for t := range c.used {
+		if t.vip == vip {
+			towards[t.to] = true
 		}
 	}
-	uses := make([]PortUse, 0, len(fullest))
-	for _, u := range fullest {
+	uses := make([]PortUse, 0, len(towards))
+	for to := range towards {
+		u, _ := c.Towards(vip, to)
 		uses = append(uses, u)
 	}
-	slices.SortFunc(uses, compareUse)
+	slices.SortFunc(uses, PortUse.Compare)
 	return uses[:min(n, len(uses))]
 }
 
-func compareUse(a, b PortUse) int {
-	return cmp.Or(cmp.Compare(b.Share(), a.Share()), cmp.Compare(b.Used, a.Used),
-		strings.Compare(a.String(), b.String()), cmp.Compare(a.Range.First, b.Range.First))
+// Towards is the use of the VIP's ports for one destination; false: none is in use.
+func (c *PortCount) Towards(vip netip.Addr, to Destination) (use PortUse, some bool) {
+	for i, p := range c.pools {
+		used := c.used[taken{vip, to, i}]
+		if used == 0 {
+			continue
+		}
+		u := PortUse{Destination: to, Range: p, Used: used, Usable: int(p.Last) - int(p.First) + 1}
+		if !some || u.Compare(use) < 0 {
+			use, some = u, true
+		}
+	}
+	return use, some
+}
+
+// Compare has the larger share first.
+func (u PortUse) Compare(v PortUse) int {
+	return cmp.Or(cmp.Compare(v.Share(), u.Share()), cmp.Compare(v.Used, u.Used),
+		strings.Compare(u.String(), v.String()), cmp.Compare(u.Range.First, v.Range.First))
 }

@@ -40,6 +40,12 @@ func TestPortsAreCountedByDestinationAndRange(t *testing.T) {
 	if got := c.Worst(countedVIP, 1); len(got) != 1 || got[0] != want[0] {
 		t.Errorf("the worst one is %v, want %v", got, want[0])
 	}
+	if got, some := c.Towards(countedVIP, bank); !some || got != want[0] {
+		t.Errorf("towards the bank %v, want %v", got, want[0])
+	}
+	if got, some := c.Towards(other, udp); some {
+		t.Errorf("towards nobody %v", got)
+	}
 	if got := c.Worst(other, 10); len(got) != 1 || got[0].Used != 101 {
 		t.Errorf("of the other VIP %v, want 101 ports", got)
 	}

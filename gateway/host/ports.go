@@ -8,12 +8,22 @@ import (
 	"github.com/sallyport/sallyport/snat"
 )
 
-// PortUse is how many of a VIP's source ports are taken towards one destination, of
-// the range of ports in which the largest part is.
-type PortUse struct {
+// Ports of a VIP that are taken towards one destination, of the range of source ports in
+// which the largest part is.
+type Ports struct {
 	Destination string `json:"destination"` // ADDRESS:PORT/PROTOCOL
 	Used        int    `json:"used"`
 	Usable      int    `json:"usable"`
+}
+
+// NewPorts is a count as a status has it.
+func NewPorts(u snat.PortUse) *Ports {
+	return &Ports{Destination: u.String(), Used: u.Used, Usable: u.Usable}
+}
+
+// PortUse is Ports and what will become of them.
+type PortUse struct {
+	Ports
 	// GrowthPerSecond over the last minutes, negative where ports become free.
 	GrowthPerSecond float64 `json:"growthPerSecond"`
 	// ExhaustedInSeconds should it go on like this; nil: it will not come to that.
@@ -22,7 +32,7 @@ type PortUse struct {
 
 // NewPortUse is the forecast as a status has it.
 func NewPortUse(f snat.Forecast) PortUse {
-	u := PortUse{Destination: f.String(), Used: f.Used, Usable: f.Usable, GrowthPerSecond: f.Growth}
+	u := PortUse{Ports: *NewPorts(f.PortUse), GrowthPerSecond: f.Growth}
 	if f.Left != snat.Never {
 		left := f.Left.Seconds()
 		u.ExhaustedInSeconds = &left

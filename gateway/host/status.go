@@ -96,6 +96,10 @@ type Route struct {
 	VIP  netip.Addr       `json:"vip"`
 	Pods int              `json:"pods"`
 	Sent netfilter.Counts `json:"traffic"` // both directions, on this replica
+	// Connections in this kernel, and of the destinations they go to the one towards which most of
+	// the VIP's source ports are taken; nil: none. Counted every few seconds, by a gateway.
+	Connections int    `json:"connections"`
+	Fullest     *Ports `json:"fullest,omitempty"`
 }
 
 // Pod that is steered or admitted.

@@ -52,15 +52,8 @@ type VIP struct {
 	InStep      bool             `json:"inStep"`
 	Standbys    []Standby        `json:"standbys"`
 	Connections int              `json:"connections"`
-	Worst       *Ports           `json:"worst,omitempty"` // nil: none is in use
+	Worst       *host.Ports      `json:"worst,omitempty"` // nil: none is in use
 	Spells      []election.Spell `json:"spells"`
-}
-
-// Ports of a VIP that are taken towards the destination that has the most of its own.
-type Ports struct {
-	Destination string `json:"destination"`
-	Used        int    `json:"used"`
-	Usable      int    `json:"usable"`
 }
 
 // Standby that follows this gateway.
@@ -77,6 +70,9 @@ type Route struct {
 	Pods    int        `json:"pods"`
 	Packets uint64     `json:"packets"`
 	Bytes   uint64     `json:"bytes"`
+
+	Connections int         `json:"connections"`
+	Fullest     *host.Ports `json:"fullest,omitempty"`
 }
 
 // Node of the cluster.
@@ -110,7 +106,7 @@ func See(s host.Status, spells func(vip netip.Addr) []election.Spell, nodes []st
 			Connections: x.Connections, Standbys: []Standby{}, Spells: spells(x.VIP),
 		}
 		if len(x.Ports) > 0 {
-			out.Worst = &Ports{x.Ports[0].Destination, x.Ports[0].Used, x.Ports[0].Usable}
+			out.Worst = &x.Ports[0].Ports
 		}
 		if r := x.Replication; r != nil {
 			out.Replicated, out.InStep = true, r.InStep
@@ -122,7 +118,7 @@ func See(s host.Status, spells func(vip netip.Addr) []election.Spell, nodes []st
 	}
 	routes := make([]Route, 0, len(s.Routes))
 	for _, r := range s.Routes {
-		routes = append(routes, Route{Name: r.Name, VIP: r.VIP, Pods: r.Pods, Packets: r.Sent.Packets, Bytes: r.Sent.Bytes})
+		routes = append(routes, Route{Name: r.Name, VIP: r.VIP, Pods: r.Pods, Packets: r.Sent.Packets, Bytes: r.Sent.Bytes, Connections: r.Connections, Fullest: r.Fullest})
 	}
 	slices.SortFunc(routes, func(a, b Route) int { return strings.Compare(a.Name, b.Name) })
 	v.Routes, v.Nodes = first(routes, mostRoutes), first(steered(s.Pods, nodes), mostNodes)

@@ -70,7 +70,7 @@ func (r *Replica) Status(ctx context.Context) host.Status {
 		out.DuplicateOwners = r.conflicts.count(v.Addr)
 		s.VIPs = append(s.VIPs, out)
 	}
-	r.census.describe(s.VIPs)
+	r.census.describe(s.VIPs, s.Routes, plan.Routes)
 	if r.mirror != nil {
 		r.mirror.describe(s.VIPs)
 		s.Problems = append(s.Problems, r.mirror.problems()...)
