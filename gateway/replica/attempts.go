@@ -33,9 +33,26 @@ func (a *attempts) fail(now time.Duration) (bar time.Duration) {
 		a.pause = min(2*a.pause, claimMost)
 	}
 	a.next = now + a.pause
+	return a.patience(now)
+}
+
+// hang notes that a try has not returned since. It answers as fail does.
+func (a *attempts) hang(now, since time.Duration) (bar time.Duration) {
+	if a.pause == 0 {
+		a.begun, a.pause = since, claimFirst
+	}
+	return a.patience(now)
+}
+
+func (a *attempts) patience(now time.Duration) time.Duration {
 	if now-a.begun < claimPatience {
 		return 0
 	}
+	return a.giveUp(now)
+}
+
+// giveUp is for how long to stand back.
+func (a *attempts) giveUp(now time.Duration) time.Duration {
 	a.begun = now // said once, though the lease may take a moment to end
 	a.bar = min(max(barFirst, 2*a.bar), barMost)
 	return a.bar

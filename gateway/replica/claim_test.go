@@ -74,11 +74,10 @@ func TestAClaimIsTriedAgainUntilTheInterfaceIsThere(t *testing.T) {
 
 // Somebody else's address is in the way and stays: the keeper says that it cannot.
 func TestAKeeperThatCannotClaimSaysSo(t *testing.T) {
-	k, _, v, _ := keep(t)
 	unfit := make(chan string, 100)
-	k.opening.Lock() // the keeper runs already, and takes this first
-	k.unfit = func(_ vip.VIP, why string, _ time.Duration) { unfit <- why }
-	k.opening.Unlock()
+	k, _, v, _ := keep(t, func(k *keeper) {
+		k.unfit = func(_ vip.VIP, why string, _ time.Duration) { unfit <- why }
+	})
 	sh(t, "ip addr add 192.0.2.10/32 dev eth0")
 	heartbeats(t, k, v)
 	select {

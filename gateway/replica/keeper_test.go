@@ -36,7 +36,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 }
 
 // keep runs a keeper on a host of its own, with a real fence and real addresses.
-func keep(t *testing.T) (*keeper, *layer2.Fence, vip.VIP, context.CancelFunc) {
+func keep(t *testing.T, options ...func(*keeper)) (*keeper, *layer2.Fence, vip.VIP, context.CancelFunc) {
 	netns.Test(t)
 	sh(t, "ip link add eth0 type veth peer name far; ip link set eth0 up; ip link set far up; ip addr add 192.0.2.1/24 dev eth0; ip addr add 10.0.0.1/24 dev far")
 	h, err := layer2.Open()
@@ -57,6 +57,9 @@ func keep(t *testing.T) (*keeper, *layer2.Fence, vip.VIP, context.CancelFunc) {
 	log := slog.New(slog.DiscardHandler)
 	say := layer2.NewAnnouncer(h, f, log)
 	k := newKeeper(f, say, boottime.Now, log)
+	for _, set := range options {
+		set(k)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- k.run(ctx) }()
@@ -116,11 +119,8 @@ func (s *shut) RenewUntil(addrs []netip.Addr, until time.Duration) error {
 // What is given back is silent at once and stays so, whatever renewal is under way:
 // the others are told right after.
 func TestGivenBackIsSilentAtOnce(t *testing.T) {
-	k, f, v, _ := keep(t)
-	s := &shut{fence: f}
-	k.opening.Lock()
-	k.fence = s
-	k.opening.Unlock()
+	s := &shut{}
+	k, f, v, _ := keep(t, func(k *keeper) { s.fence, k.fence = k.fence, s })
 	for i := range 500 {
 		s.closed.Store(false)
 		for range i % 4 {

@@ -169,7 +169,7 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 		return nil, err
 	}
 	r.watch = newWatch(r.host, cfg.VIPs, r.fence.Guard, log)
-	r.keeper.unfit = r.watch.bar
+	r.keeper.unfit, r.keeper.mend = r.watch.bar, r.putUpFence
 	r.electorate = &electorate{
 		messenger: r.gossip, keeper: r.keeper, now: boottime.Now, log: log, vips: r.watch.vips(),
 		standing: r.watch.changes, turns: make(chan func()), ended: make(chan struct{}), machine: machine, transitions: map[string]map[string]uint64{},
@@ -282,6 +282,15 @@ func (r *Replica) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return host.Serve(ctx, r.cfg.HTTP, r.cfg.TokenFile, r, r.metrics, r.log) })
 	return g.Wait()
+}
+
+// putUpFence makes a fence that somebody removed anew, closed.
+func (r *Replica) putUpFence(ctx context.Context) error {
+	if err := r.fence.Install(ctx, vip.Addrs(r.cfg.VIPs), r.lease); err != nil {
+		return err
+	}
+	r.watch.guardAll(ctx)
+	return nil
 }
 
 func (r *Replica) reconcile(ctx context.Context) error {

@@ -23,7 +23,8 @@ type watch struct {
 	changes chan standing
 	log     *slog.Logger
 	// guard has the fence stop what is announced on an interface.
-	guard func(ctx context.Context, iface string) error
+	guard     func(ctx context.Context, iface string) error
+	unguarded sync.Once // said
 
 	resolved map[string]vip.VIP // fixed from the start
 	wrong    []gateway.Problem  // VIPs without an interface
@@ -93,15 +94,11 @@ func (w *watch) run(ctx context.Context) error {
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	unguarded := false
 	g.Go(func() error {
 		return w.host.Watch(ctx, interfaces, func(name string, up bool, reason string) {
 			// Before the election may give anything: an interface that is up may be another one than before.
 			if up {
-				if err := w.guard(ctx, name); err != nil && !unguarded && ctx.Err() == nil {
-					unguarded = true
-					w.log.Warn("a gateway that is stopped at the wrong moment may announce a VIP late, once", "error", err)
-				}
+				w.guardOne(ctx, name)
 			}
 			w.mu.Lock()
 			w.up[name] = ""
@@ -136,6 +133,26 @@ func (w *watch) run(ctx context.Context) error {
 		}
 	})
 	return g.Wait()
+}
+
+func (w *watch) guardOne(ctx context.Context, iface string) {
+	if err := w.guard(ctx, iface); err != nil && ctx.Err() == nil {
+		w.unguarded.Do(func() {
+			w.log.Warn("a gateway that is stopped at the wrong moment may announce a VIP late, once", "error", err)
+		})
+	}
+}
+
+// guardAll guards the interfaces that are there, after the fence was made anew.
+func (w *watch) guardAll(ctx context.Context) {
+	w.mu.Lock()
+	up := maps.Clone(w.up)
+	w.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(up)) {
+		if up[name] == "" {
+			w.guardOne(ctx, name)
+		}
+	}
 }
 
 func (w *watch) changed() {

@@ -108,7 +108,9 @@ func (f *Fence) Install(ctx context.Context, addrs []netip.Addr, longest time.Du
 	}
 	rungs := ladder(longest)
 	f.guarding.Lock()
+	f.reading.Lock()
 	f.unguard()
+	f.reading.Unlock()
 	f.guarding.Unlock()
 	err = f.host.inside(func() error {
 		nft, err := knftables.New("", "")
