@@ -31,6 +31,8 @@ type post struct {
 func (p *post) renewed(until time.Duration, err error) (fresh bool) {
 	switch {
 	case err == nil:
+		// Behind a fence that was shut the address may have been taken off.
+		p.again = p.again || p.held && p.refused != nil
 		p.opened, p.refused, p.refusals = until, nil, attempts{}
 	case errors.Is(err, layer2.ErrTooLate): // the lease is as good as over
 	case p.refused == nil:
