@@ -95,10 +95,10 @@ func (c *contest) step(now time.Duration, msg Message, e Entry) {
 // run does what has become due; several stages may pass where no other voter is needed.
 func (c *contest) run(now time.Duration) {
 	if c.stage == holding && now >= c.until {
-		c.lose(now, "its lease ran out")
+		c.lose(now, ranOut)
 	}
 	if c.holder.id != "" && c.stage != holding && now >= c.holderUntil {
-		c.setHolder(now, tenure{term: c.term}, "no heartbeat for a lease")
+		c.setHolder(now, tenure{term: c.term}, silent)
 	}
 	c.remind(now)
 	if now < c.at || c.stage == holding || c.barred != "" || c.m.why != "" {

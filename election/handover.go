@@ -40,7 +40,7 @@ func (m *Machine) HandOver(now time.Duration, vip, heir string) (Ready, error) {
 		return m.flush(), fmt.Errorf("hand %s over to %s: %[2]s did not say lately that it would hold it", vip, heir)
 	}
 	c.bequest = bequest{heir: heir, term: max(c.held, c.bid), at: now, until: now + m.cfg.Timing.Lease}
-	c.lose(now, "handed over")
+	c.lose(now, handedOver)
 	c.boundUntil = min(c.boundUntil, now)
 	c.at = now + m.cfg.Timing.Lease + c.stagger()
 	c.remind(now)

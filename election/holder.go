@@ -12,7 +12,7 @@ func (c *contest) settle(now time.Duration) {
 	if !ok || stamp+c.m.rules.span <= now {
 		return // the votes came too late to be of use; newer ones are asked for
 	}
-	reason := "elected"
+	reason := elected
 	if c.stage == holding {
 		reason = "elected again in a newer term"
 	}

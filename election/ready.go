@@ -37,6 +37,20 @@ type Transition struct {
 	Silent time.Duration
 }
 
+// Reasons of transitions that every group may come to have. Others tell more, behind
+// a colon, or are of a host that is in trouble.
+const (
+	elected    = "elected"
+	saysSo     = "it says so"
+	silent     = "no heartbeat for a lease"
+	ranOut     = "its lease ran out"
+	gaveUp     = "it gave up"
+	handedOver = "handed over"
+)
+
+// Reasons are those.
+func Reasons() []string { return []string{elected, saysSo, silent, ranOut, gaveUp, handedOver} }
+
 // Role of a member in respect of one VIP.
 type Role string
 

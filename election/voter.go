@@ -60,7 +60,7 @@ func (c *contest) onHeartbeat(now time.Duration, msg Message, e Entry) {
 	}
 	c.term, c.stage, c.tries = e.Term, resting, 0
 	c.holderUntil = now + c.m.cfg.Timing.Lease
-	c.setHolder(now, holder, "it says so")
+	c.setHolder(now, holder, saysSo)
 	if votes {
 		c.promise(now, holder)
 		c.heard = e.Sent
@@ -81,7 +81,7 @@ func (c *contest) onRelease(now time.Duration, by tenure, heir string) {
 	}
 	if c.holder.by(by.id, by.incarnation) && c.holder.term <= by.term {
 		c.alive = now
-		c.setHolder(now, tenure{term: c.term}, "it gave up")
+		c.setHolder(now, tenure{term: c.term}, gaveUp)
 		c.at = now + c.stagger()
 	}
 	if heir != "" {

@@ -5,13 +5,15 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sallyport/sallyport/election"
 )
 
 // Metrics are those that a status cannot give: they add up over time.
 type Metrics struct {
 	apply       prometheus.Histogram
 	applyErrors prometheus.Counter
-	replicated  prometheus.Histogram
+	replicated  *prometheus.HistogramVec // without labels; a gateway's that replicates
 	margin      *prometheus.HistogramVec
 }
 
@@ -27,11 +29,11 @@ func NewMetrics() *Metrics {
 			Name: "sallyport_apply_errors_total",
 			Help: "Changes of the view that could not be brought into the kernel; each is retried.",
 		}),
-		replicated: prometheus.NewHistogram(prometheus.HistogramOpts{
+		replicated: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "sallyport_replication_seconds",
 			Help:    "Time from a change of a connection until a standby's kernel had it, of the oldest in each batch.",
 			Buckets: []float64{.002, .004, .006, .008, .01, .015, .02, .03, .05, .1, .2, .5, 1, 2, 5},
-		}),
+		}, nil),
 		margin: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "sallyport_vip_lease_margin_ratio",
 			Help:    "What was left of the holder's lease when it was renewed, of a whole one; 0 where it ran out.",
@@ -56,8 +58,12 @@ func (m *Metrics) Applied(took time.Duration, err error) {
 	}
 }
 
-// Replicated records one batch.
-func (m *Metrics) Replicated(lag time.Duration) { m.replicated.Observe(lag.Seconds()) }
+// Replicates makes a replication that had nothing to do yet read zero rather than
+// missing, and gives what records how long a batch took.
+func (m *Metrics) Replicates() func(lag time.Duration) {
+	h := m.replicated.WithLabelValues()
+	return func(lag time.Duration) { h.Observe(lag.Seconds()) }
+}
 
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
@@ -149,6 +155,12 @@ func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
 			if f := v.Failover; f != nil {
 				gauge(descFailover, f.Seconds, vip, f.Reason)
 				gauge(descFailoverAt, float64(f.At.UnixMilli())/1000, vip)
+			}
+			// A counter that begins at one shows no increase.
+			for _, reason := range election.Reasons() {
+				if v.Transitions[reason] == 0 {
+					total(descTransitions, 0, vip, reason)
+				}
 			}
 			for reason, n := range v.Transitions {
 				total(descTransitions, n, vip, reason)

@@ -66,7 +66,7 @@ func newMirror(cfg Config, states func() []election.Status, members func() []gos
 		server: stream.NewServer(ring, func() time.Duration { return time.Since(began) }, log),
 		byVIP:  map[netip.Addr]*part{},
 	}
-	m.server.Lag = metrics.Replicated
+	m.server.Lag = metrics.Replicates()
 	if cfg.Audit != nil {
 		m.audit = newAuditor(*cfg.Audit, m.zone, m.listener.Load, log)
 	}
