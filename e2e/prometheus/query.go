@@ -95,7 +95,7 @@ func (s *Server) series(path string, q url.Values) ([]Series, error) {
 func (s *Server) ask(path string, q url.Values, data any) error {
 	select {
 	case <-s.ended:
-		return fmt.Errorf("Prometheus has ended: %s", s.noise.Bytes())
+		return fmt.Errorf("the Prometheus has ended: %s", s.noise.Bytes())
 	default:
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
