@@ -200,9 +200,12 @@ func (w *world) refused(a app) {
 // first demands that the first act of no pod was seen as another than the function says.
 // Who was not answered within lab.ConnectTimeout is told: a busy machine's kubelet had not
 // named the pod's address to anybody by then, and until somebody knows it nothing passes.
+// That all were given up is no such chance.
 func (w *world) first(a app, as func(pod) netip.Addr) {
 	w.t.Helper()
-	for _, p := range w.pods(a) {
+	pods := w.pods(a)
+	answered := 0
+	for _, p := range pods {
 		r, err := w.hear(p, time.Now())
 		w.must(err)
 		switch {
@@ -210,7 +213,12 @@ func (w *world) first(a app, as func(pod) netip.Addr) {
 			w.t.Logf("the first connection of %s was given up: %v", p.name, r.First.Err)
 		case r.First.Source.Addr() != as(p):
 			w.t.Errorf("the first connection of %s was seen as %s, want %s", p.name, r.First.Source, as(p))
+		default:
+			answered++
 		}
+	}
+	if answered == 0 {
+		w.t.Errorf("of the first connections of %d pods of %s none was answered as wanted", len(pods), a.name)
 	}
 }
 

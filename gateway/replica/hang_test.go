@@ -135,6 +135,12 @@ func keepBy(t *testing.T, host *kernel, now func() time.Duration, options ...fun
 	for _, set := range options {
 		set(k)
 	}
+	serve(t, k)
+	return k, b
+}
+
+// serve runs a keeper until it is told to stop, or the test ends.
+func serve(t *testing.T, k *keeper) (stop context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- k.run(ctx) }()
@@ -144,7 +150,7 @@ func keepBy(t *testing.T, host *kernel, now func() time.Duration, options ...fun
 			t.Error(err)
 		}
 	})
-	return k, b
+	return cancel
 }
 
 func (k *keeper) idle() bool {

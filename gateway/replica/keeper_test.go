@@ -60,19 +60,12 @@ func keep(t *testing.T, options ...func(*keeper)) (*keeper, *layer2.Fence, vip.V
 	for _, set := range options {
 		set(k)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- k.run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+	t.Cleanup(func() { // after the keeper has ended
 		say.Close()
 		f.Stop()
 		h.Close()
 	})
-	return k, f, v, cancel
+	return k, f, v, serve(t, k)
 }
 
 func has(t *testing.T, addr netip.Addr) bool {
