@@ -91,40 +91,36 @@ func TestALeaseIsHeldUntilItIsGivenBack(t *testing.T) {
 	eventually(t, "the addresses are gone", func() bool { return !has(t, v.Addr) && !has(t, v.Via) })
 }
 
-// shut notices a renewal after the fence was closed for good.
-type shut struct {
+// watched notices a renewal while nothing is leased.
+type watched struct {
 	fence
-	closed, reopened atomic.Bool
+	givenBack, reopened atomic.Bool
 }
 
-func (s *shut) Close(addrs []netip.Addr) error {
-	s.closed.Store(true)
-	return s.fence.Close(addrs)
-}
-
-func (s *shut) RenewUntil(addrs []netip.Addr, until time.Duration) error {
-	if s.closed.Load() {
-		s.reopened.Store(true)
+func (w *watched) RenewUntil(addrs []netip.Addr, until time.Duration) error {
+	if w.givenBack.Load() {
+		w.reopened.Store(true)
 	}
-	return s.fence.RenewUntil(addrs, until)
+	return w.fence.RenewUntil(addrs, until)
 }
 
-// What is given back is silent at once and stays so, whatever renewal is under way:
-// the others are told right after.
+// What is given back is silent at once and stays so, whatever is under way: the others
+// are told right after. The release of the last round may still close meanwhile.
 func TestGivenBackIsSilentAtOnce(t *testing.T) {
-	s := &shut{}
-	k, f, v, _ := keep(t, func(k *keeper) { s.fence, k.fence = k.fence, s })
+	w := &watched{}
+	k, f, v, _ := keep(t, func(k *keeper) { w.fence, k.fence = k.fence, w })
 	for i := range 500 {
-		s.closed.Store(false)
+		w.givenBack.Store(false)
 		for range i % 4 {
 			k.lease(v, boottime.Now()+30*time.Second)
 		}
 		k.lease(v, 0)
+		w.givenBack.Store(true)
 		if held, err := f.Held(); err != nil || len(held) != 0 {
 			t.Fatalf("round %d: held %v, %v after it was given back", i, held, err)
 		}
 		eventually(t, "the keeper has looked", func() bool { return len(k.wake) == 0 })
-		if s.reopened.Load() {
+		if w.reopened.Load() {
 			t.Fatalf("round %d: a renewal opened the fence again", i)
 		}
 	}
