@@ -36,7 +36,7 @@ func TestFlagsFromTheEnvironment(t *testing.T) {
 				}
 				return err
 			}
-			cmd.SetArgs(c.args)
+			cmd.SetArgs(append([]string{}, c.args...)) // nil would be those of the tests
 			cmd.SilenceErrors, cmd.SilenceUsage = true, true
 			err := cmd.Execute()
 			if c.want == nil {

@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +14,36 @@ import (
 
 // where `ip netns` keeps its names (iproute2, NETNS_RUN_DIR).
 const nameDir = "/run/netns"
+
+// share makes the folder of the names a mount that others see the changes of, as
+// `ip netns` does before its first name. Who made names without would have them hidden
+// by that mount: they could not be removed any more, and programs with mounts of their
+// own would hold what was removed.
+func share() error {
+	if err := os.MkdirAll(nameDir, 0o755); err != nil {
+		return err
+	}
+	dir, err := os.Open(nameDir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	// ip holds the same lock: two at a time would put one mount over the other.
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", nameDir, err)
+	}
+	err = unix.Mount("", nameDir, "none", unix.MS_SHARED|unix.MS_REC, "")
+	if errors.Is(err, unix.EINVAL) { // it is no mount yet
+		if err := unix.Mount(nameDir, nameDir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", nameDir, err)
+		}
+		err = unix.Mount("", nameDir, "none", unix.MS_SHARED|unix.MS_REC, "")
+	}
+	if err != nil {
+		return fmt.Errorf("share %s: %w", nameDir, err)
+	}
+	return nil
+}
 
 // FD is the open file of the namespace, valid until Close.
 func (n *NS) FD() int { return int(n.handle) }

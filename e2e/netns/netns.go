@@ -26,6 +26,9 @@ func Own() *NS { return &NS{Name: "own", handle: netns.None(), own: true} }
 // New makes a namespace, first removing one of that name which an interrupted run
 // left behind.
 func New(name string) (*NS, error) {
+	if err := share(); err != nil {
+		return nil, fmt.Errorf("make network namespace %s: %w", name, err)
+	}
 	_ = netns.DeleteNamed(name)
 	ns := &NS{Name: name}
 	err := onOwnThread(func() error {

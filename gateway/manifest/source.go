@@ -17,14 +17,12 @@ import (
 	"github.com/sallyport/sallyport/gateway/objects"
 )
 
-// Times of the source. Tests shorten resync and patience.
+// Times of the source. Tests shorten resync and patience, and lengthen quiet.
 const (
 	// settle gathers the events of one change: a writer's, or a tool's that writes
 	// several files.
 	settle = 2 * time.Millisecond
-	// quiet is how long deletions wait for more of them: `rm -r` of the folder is
-	// told from the deletion of files only at its end. Never longer than quietMost.
-	quiet     = 3 * time.Millisecond
+	// quietMost is how long deletions that go on and on wait at most.
 	quietMost = 250 * time.Millisecond
 	// linked is how long a file that appeared without having been written may yet
 	// prove to be one that is about to be.
@@ -44,6 +42,10 @@ type Source struct {
 	// patience is how long a file may be open for writing, with nothing written,
 	// before it is read all the same.
 	patience time.Duration
+	// quiet is how long deletions wait for more of them: `rm -r` of the folder is
+	// told from the deletion of files only at its end, and so is a file that is moved
+	// away before it is written anew. Who pauses for longer has deleted what is gone.
+	quiet time.Duration
 
 	*store
 	intern  objects.Intern
@@ -63,7 +65,7 @@ type Source struct {
 // New gives a source of the folder.
 func New(dir string, log *slog.Logger) *Source {
 	return &Source{
-		dir: filepath.Clean(dir), log: log, resync: 10 * time.Second, patience: 10 * time.Second,
+		dir: filepath.Clean(dir), log: log, resync: 10 * time.Second, patience: 10 * time.Second, quiet: 3 * time.Millisecond,
 		store: newStore(), intern: objects.NewIntern(), stamps: map[string]stamp{},
 		pending: map[string]time.Time{}, writing: map[string]time.Time{}, folders: map[string]gateway.Problem{},
 	}
@@ -257,7 +259,7 @@ func (s *Source) note(batch []event, now time.Time) {
 			s.due(path, now.Add(settle))
 		case e.mask&(unix.IN_DELETE|unix.IN_MOVED_FROM) != 0:
 			delete(s.writing, path)
-			s.due(path, now.Add(quiet))
+			s.due(path, now.Add(s.quiet))
 			if s.deleting.first.IsZero() {
 				s.deleting.first = now
 			}
@@ -273,7 +275,7 @@ func (s *Source) process(now time.Time) {
 	if !s.present() {
 		return
 	}
-	hold := now.Sub(s.deleting.last) < quiet && now.Sub(s.deleting.first) < quietMost
+	hold := now.Sub(s.deleting.last) < s.quiet && now.Sub(s.deleting.first) < quietMost
 	for path, at := range s.pending {
 		if at.After(now) {
 			continue
@@ -284,7 +286,7 @@ func (s *Source) process(now time.Time) {
 		info, err := os.Stat(path)
 		switch {
 		case os.IsNotExist(gone) && hold:
-			s.pending[path] = s.deleting.last.Add(quiet)
+			s.pending[path] = s.deleting.last.Add(s.quiet)
 		case os.IsNotExist(gone):
 			s.removed(path)
 		case err == nil && info.IsDir():

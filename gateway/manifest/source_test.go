@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/gateway"
 )
@@ -77,6 +78,18 @@ func start(t *testing.T, dir string, change ...func(*Source)) *running {
 		goleak.VerifyNone(t, before)
 	})
 	return r
+}
+
+// unhurried is for what a writer does in several steps: how long the kernel lets it
+// pause between two is not the test's matter.
+func unhurried(s *Source) { s.quiet = patient }
+
+// fill a folder with the files of some pods.
+func fill(t *testing.T, dir string, pods int) {
+	t.Helper()
+	for i := range pods {
+		write(t, filepath.Join(dir, fmt.Sprintf("p%d.yaml", i)), podYAML(fmt.Sprintf("p%d", i), "10.244.1.10"))
+	}
 }
 
 func (r *running) path(name string) string { return filepath.Join(r.dir, name) }
@@ -257,7 +270,7 @@ func TestSourceKeepsAFileThatAnEditorReplaces(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "f.yaml")
 	write(t, file, podYAML("a", "10.244.1.10"))
-	r := start(t, dir)
+	r := start(t, dir, unhurried)
 	r.until("the start", pods("a"))
 	for i := range 20 { // as vim saves: move away, write anew, remove the old one
 		must(t, os.Rename(file, file+"~"))
@@ -280,22 +293,63 @@ func TestSourceKeepsEverythingWhenTheFolderVanishes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "objects")
-			for i := range 200 {
-				write(t, filepath.Join(dir, fmt.Sprintf("p%d.yaml", i)), podYAML(fmt.Sprintf("p%d", i), "10.244.1.10"))
-			}
+			fill(t, dir, 200)
 			all := func(s gateway.Snapshot) bool { return len(s.Pods) == 200 }
 			fewer := func(s gateway.Snapshot) bool { return len(s.Pods) < 200 }
-			r := start(t, dir)
+			r := start(t, dir, unhurried)
 			r.until("the start", all)
 			must(t, c.vanish(dir))
 			r.until("the problem", both(all, problem("put it back; what was read from it before (200 files) stays in force")), fewer)
-			must(t, os.Mkdir(dir, 0o755))
-			for i := range 200 {
-				write(t, filepath.Join(dir, fmt.Sprintf("p%d.yaml", i)), podYAML(fmt.Sprintf("p%d", i), "10.244.1.10"))
-			}
+			fill(t, dir+".new", 200)
+			must(t, os.Rename(dir+".new", dir))
 			r.until("the folder is back", both(all, sound), fewer)
 			r.write("new.yaml", podYAML("new", "10.244.1.11"))
 			r.until("it is watched again", func(s gateway.Snapshot) bool { return len(s.Pods) == 201 })
+		})
+	}
+}
+
+// Time is the test's own: nothing is taken as deleted while deletions go on, and
+// everything once they paused, or went on for too long.
+func TestSourceWaitsForTheLastDeletion(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		files int
+		pause func(s *Source) time.Duration // between two deletions
+		kept  bool                          // until the last
+	}{
+		{"on and on", 20, func(s *Source) time.Duration { return s.quiet - time.Nanosecond }, true},
+		{"with pauses", 20, func(s *Source) time.Duration { return s.quiet }, false},
+		{"for too long", 120, func(s *Source) time.Duration { return s.quiet - time.Nanosecond }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			fill(t, dir, c.files)
+			s := New(dir, slog.New(slog.DiscardHandler))
+			must(t, s.enter())
+			defer s.leave()
+			now := time.Now()
+			for i := range c.files {
+				name := fmt.Sprintf("p%d.yaml", i)
+				now = now.Add(c.pause(s))
+				s.process(now)
+				if c.kept && len(s.files) != c.files {
+					t.Fatalf("after %d deletions %d of %d files are left", i, len(s.files), c.files)
+				}
+				must(t, os.Remove(filepath.Join(dir, name)))
+				for told := false; !told; {
+					batch := <-s.watch.events
+					s.note(batch, now)
+					told = slices.ContainsFunc(batch, func(e event) bool { return e.name == name && e.mask&unix.IN_DELETE != 0 })
+				}
+			}
+			if !c.kept && len(s.files) > c.files/2 {
+				t.Errorf("%d of %d files are still there", len(s.files), c.files)
+			}
+			s.process(now.Add(s.quiet))
+			if len(s.files) != 0 {
+				t.Errorf("%d of %d files are left in the end", len(s.files), c.files)
+			}
 		})
 	}
 }
