@@ -36,7 +36,7 @@ func firstDayAndLast(w *world) {
 	w.remove(shop) // what the CNI makes at a node's first pod is there by now
 	before := w.hosts()
 
-	w.install()
+	w.install(logged)
 	w.apply(payments)
 	w.kubectl("wait", "egressroute/payments", "--for=condition=Programmed", "--timeout", patience.String())
 	shop = w.deploy(shop)
@@ -51,6 +51,7 @@ func firstDayAndLast(w *world) {
 	w.traced(shop)
 	w.examined()
 	w.watched()
+	w.recorded(shop)
 
 	bank := w.deploy(app{name: "bank", to: partner, routes: "payments",
 		echo: 5 * time.Millisecond, connects: 20 * time.Millisecond, stream: 5 * time.Millisecond})
@@ -85,6 +86,7 @@ func firstDayAndLast(w *world) {
 	w.uninstall()
 	w.seen(shop, asNode)
 	w.remove(shop)
+	w.recordsStay()
 	w.leftNothing(before)
 	w.oneHolder()
 }
