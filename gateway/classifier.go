@@ -63,5 +63,9 @@ func targetsOf(r PlannedRoute, value uint32) []netfilter.Target {
 
 // SortedAddrs returns the addresses sorted and without doubles.
 func SortedAddrs(addrs []netip.Addr) []netip.Addr {
-	return slices.Compact(slices.SortedFunc(slices.Values(addrs), netip.Addr.Compare))
+	sorted := slices.Clone(addrs)
+	if !slices.IsSortedFunc(sorted, netip.Addr.Compare) {
+		slices.SortFunc(sorted, netip.Addr.Compare)
+	}
+	return slices.Compact(sorted)
 }

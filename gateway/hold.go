@@ -57,10 +57,15 @@ func NewHold(s Snapshot, node string, pods []Pod, ranges []netip.Prefix) (Hold, 
 // residents are the namespaces with the most addresses.
 func residents(pods []Pod) []Resident {
 	of := map[string][]netip.Addr{}
-	for _, p := range pods {
-		if addrs := AddrsOf([]Pod{p}); len(addrs) > 0 {
-			of[p.Namespace] = append(of[p.Namespace], addrs...)
+	for len(pods) > 0 { // those of a namespace are often side by side
+		n := 1
+		for n < len(pods) && pods[n].Namespace == pods[0].Namespace {
+			n++
 		}
+		if addrs := AddrsOf(pods[:n]); len(addrs) > 0 {
+			of[pods[0].Namespace] = append(of[pods[0].Namespace], addrs...)
+		}
+		pods = pods[n:]
 	}
 	all := make([]Resident, 0, len(of))
 	for namespace, addrs := range of {

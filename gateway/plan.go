@@ -73,3 +73,25 @@ func (p Plan) Admitted() Plan {
 	}
 	return p
 }
+
+// Rerouted are the addresses that have other routes than in the plan before.
+func (p Plan) Rerouted(before Plan) []netip.Addr {
+	named := slices.EqualFunc(p.Routes, before.Routes, func(a, b PlannedRoute) bool { return a.Name == b.Name })
+	same := func(a, b PlannedPod) bool {
+		if named {
+			return slices.Equal(a.Routes, b.Routes)
+		}
+		return slices.EqualFunc(a.Routes, b.Routes, func(a, b int) bool { return p.Routes[a].Name == before.Routes[b].Name })
+	}
+	var others []netip.Addr
+	earlier := before.Pods
+	for _, pod := range p.Pods {
+		for len(earlier) > 0 && earlier[0].Addr.Less(pod.Addr) {
+			earlier = earlier[1:]
+		}
+		if len(earlier) == 0 || earlier[0].Addr != pod.Addr || !same(pod, earlier[0]) {
+			others = append(others, pod.Addr)
+		}
+	}
+	return others
+}

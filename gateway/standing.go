@@ -121,19 +121,6 @@ func (s Standing) Ended(before Standing, addr netip.Addr) bool {
 	return owner != Owner{} && owner != s[addr]
 }
 
-// AnyEnded tells whether Ended is true of any address.
-func (s Standing) AnyEnded(before Standing) bool {
-	if before == nil {
-		return true
-	}
-	for addr, owner := range before {
-		if s[addr] != owner {
-			return true
-		}
-	}
-	return false
-}
-
 // Over are the addresses of which Ended is true, where there is a Standing from before.
 func (s Standing) Over(before Standing) []netip.Addr {
 	var over []netip.Addr

@@ -39,9 +39,6 @@ func TestStandingEndsWithThePod(t *testing.T) {
 			if got := now.Ended(before, a); got != c.ended {
 				t.Errorf("Ended is %v", got)
 			}
-			if got := now.AnyEnded(before); got != c.ended {
-				t.Errorf("AnyEnded is %v", got)
-			}
 			if over := now.Over(before); slices.Contains(over, a) != c.ended {
 				t.Errorf("Over gives %v", over)
 			}
@@ -52,7 +49,7 @@ func TestStandingEndsWithThePod(t *testing.T) {
 func TestWithNothingBeforeWhatBelongsToNobodyHasEnded(t *testing.T) {
 	a, b := netip.MustParseAddr("10.244.1.10"), netip.MustParseAddr("10.244.1.11")
 	now := StandingOf([]Pod{{Name: "web", UID: "1", Addrs: []netip.Addr{a}}})
-	if now.Ended(nil, a) || !now.Ended(nil, b) || !now.AnyEnded(nil) {
+	if now.Ended(nil, a) || !now.Ended(nil, b) {
 		t.Error("the first look must end the rights of addresses of no pod, and of no others")
 	}
 }
@@ -96,6 +93,43 @@ func TestStandingFollowed(t *testing.T) {
 				t.Fatalf("from %v to %v it is\n%v\nwant\n%v", pods, next, s, want)
 			}
 			pods = next
+		}
+	})
+}
+
+// TestReroutedIsWhatANewLookWouldSay compares the routes of every address by name.
+func TestReroutedIsWhatANewLookWouldSay(t *testing.T) {
+	names := func(p Plan) map[netip.Addr]string {
+		all := map[netip.Addr]string{}
+		for _, pod := range p.Pods {
+			for _, r := range pod.Routes {
+				all[pod.Addr] += p.Routes[r].Name + " "
+			}
+		}
+		return all
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawSnapshot(t)
+		for range 10 {
+			before, _ := Build(s, nil)
+			switch n := len(s.Routes); {
+			case n > 0 && rapid.Bool().Draw(t, "a route goes"): // which moves those behind it
+				s.Routes = slices.Delete(slices.Clone(s.Routes), 0, 1)
+			case rapid.Bool().Draw(t, "pods come"):
+				s.Pods = append(slices.Clone(s.Pods), drawSnapshot(t).Pods...)
+			default:
+				s = drawSnapshot(t)
+			}
+			now, _ := Build(s, nil)
+			had, want := names(before), []netip.Addr(nil)
+			for addr, routes := range names(now) {
+				if had[addr] != routes {
+					want = append(want, addr)
+				}
+			}
+			if got := now.Rerouted(before); !slices.Equal(got, SortedAddrs(want)) {
+				t.Fatalf("from %v\nto %v\nit is %v, want %v", before.Pods, now.Pods, got, want)
+			}
 		}
 	})
 }
