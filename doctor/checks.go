@@ -151,10 +151,11 @@ func clocks(hosts []Host) []Finding {
 }
 
 func priority(h Host) []Finding {
-	if h.Program != "gateway" || h.Priority == "nice -20" {
+	if h.Program != "gateway" || h.Priority == "nice -20" || h.Priority == "real time 1" {
 		return nil
 	}
-	return one(Warning, "scheduling", "the election runs at "+h.Priority, "give the gateway SYS_NICE: on a busy host it is sooner taken for dead")
+	return one(Warning, "scheduling", "the election runs at "+h.Priority,
+		"give the gateway SYS_NICE and, for --priority realtime, a cgroup that has real time: on a busy host it is sooner taken for dead")
 }
 
 // lagging is how long a change may wait for a standby.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sallyport/sallyport/election"
 	"github.com/sallyport/sallyport/election/gossip"
+	"github.com/sallyport/sallyport/election/priority"
 	"github.com/sallyport/sallyport/gateway/kube"
 	"github.com/sallyport/sallyport/gateway/replica"
 	"github.com/sallyport/sallyport/snat"
@@ -26,7 +27,7 @@ func gatewayCommand() *cobra.Command {
 	var replicate bool
 	var handover time.Duration
 	var join, members []string
-	var name, keyFile, timing, nodePorts, allowlist string
+	var name, keyFile, timing, urgency, nodePorts, allowlist string
 	cmd := &cobra.Command{
 		Use:   "gateway",
 		Short: "Take part in holding the VIPs and translate the traffic of selected pods",
@@ -56,6 +57,8 @@ without losing a connection where another gateway is fit, and leaves its rules; 
 			if _, ok := election.Profiles[timing]; !ok {
 				errs = append(errs, fmt.Errorf("--timing %s: choose default, fast or wan", timing))
 			}
+			way, err := urgencyOf(urgency, timing)
+			errs = append(errs, err)
 			if gossipPort == 0 {
 				errs = append(errs, errors.New("--gossip-port 0: give a port that the others can reach, the same on each"))
 			}
@@ -96,7 +99,7 @@ without losing a connection where another gateway is fit, and leaves its rules; 
 				reporter = kube.NewStatus(c.cluster, kube.NewEvents(c.cluster, "gateway", c.nodeName, log), log)
 			}
 			gateway, err := replica.New(cmd.Context(), replica.Config{
-				Version: version(), NodeName: c.nodeName, NodeIP: r.nodeIP, VIPs: r.vips, Replicas: replicas, Members: members, Timing: timing,
+				Version: version(), NodeName: c.nodeName, NodeIP: r.nodeIP, VIPs: r.vips, Replicas: replicas, Members: members, Timing: timing, Priority: way,
 				Peers: peers, Reporter: reporter, Allowlist: allowlist,
 				Gossip: gossip.Config{
 					Name: name, Bind: netip.AddrPortFrom(r.nodeIP, gossipPort), Join: join, Keys: keys, Log: log,
@@ -127,12 +130,27 @@ without losing a connection where another gateway is fit, and leaves its rules; 
 	f.Uint16Var(&flowsPort, "flows-port", 7965, "TCP port that connections are replicated over, the same on all gateways")
 	f.DurationVar(&handover, "handover-timeout", 5*time.Second,
 		"how long a VIP waits for a gateway that is fit to take it, when this one stops or is asked to hand it over")
+	f.StringVar(&urgency, "priority", "auto", "how the election gets before other programs: nice, realtime (SCHED_RR), or auto: realtime with --timing fast, else nice")
 	f.StringVar(&timing, "timing", "default", "how soon a failover begins, the same on all gateways: "+profiles())
 	f.Uint16Var(&zone, "conntrack-zone", 51, "connection-tracking zone of translated connections")
 	f.StringVar(&allowlist, "allowlist-listen", "", "address to serve /allowlist on to partners, and nothing else, such as 192.0.2.1:9873; without, it is on --http only")
 	auditing.register(f)
 	f.StringVar(&nodePorts, "node-ports", "30000-32767", "Kubernetes' NodePort range, kept out of the source ports used; none for none")
 	return cmd
+}
+
+// urgencyOf is what --priority means: a lease of fast does not outlast what others may
+// compute for before a program comes to its turn that is only nice.
+func urgencyOf(flag, timing string) (priority.Way, error) {
+	switch way := priority.Way(flag); {
+	case way == priority.Nice, way == priority.RealTime:
+		return way, nil
+	case flag != "auto":
+		return "", fmt.Errorf("--priority %s: choose auto, nice or realtime", flag)
+	case timing == "fast":
+		return priority.RealTime, nil
+	}
+	return priority.Nice, nil
 }
 
 // profiles lists the timing profiles with their leases, the shortest first.

@@ -1,34 +1,29 @@
 package priority
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-// inForce is the nice value of the calling thread.
-func inForce() (int, error) {
-	raw, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
-	return 20 - raw, err // see lowest
-}
-
-// ordinaryChild says what is wrong with what runs beside a raised process.
-func ordinaryChild() string {
+// besideChild says what is wrong with what runs beside a raised process.
+func besideChild(w Way, run func(func()), raisedTo, want class) string {
 	before := runtime.GOMAXPROCS(0)
-	if said, raised := Raise(); !raised {
+	if said, raised := Raise(w); !raised {
 		return said
 	}
 	if runtime.GOMAXPROCS(0) <= before {
 		return "ordinary threads have no room beside"
 	}
-	var tid int
 	said := ""
-	Ordinary(func() {
-		tid = unix.Gettid()
-		if nice, err := inForce(); err != nil || nice != 0 {
-			said = "Ordinary is not at nice 0"
+	run(func() {
+		mine := unix.Gettid()
+		if c, err := of(0); err != nil || c != want {
+			said = fmt.Sprintf("it runs at %v, %v", c, err)
 			return
 		}
 		// Threads that are made meanwhile are the process's, not this one's.
@@ -39,29 +34,31 @@ func ordinaryChild() string {
 			said = err.Error()
 		}
 		for _, other := range tids {
-			if raw, err := unix.Getpriority(unix.PRIO_PROCESS, other); other != tid && err == nil && raw != 40 {
-				said = "another thread is not at nice -20"
+			if c, err := of(other); other != mine && err == nil && c != raisedTo {
+				said = fmt.Sprintf("another thread is at %v", c)
 			}
+		}
+		// What it runs is no more urgent than it.
+		out, err := exec.Command("/proc/self/exe").CombinedOutput()
+		if got := string(out); err != nil || got != want.String() {
+			said = fmt.Sprintf("its child runs at %s, %v", got, err)
 		}
 	})
 	if said != "" {
 		return said
 	}
 	// Whatever runs next is urgent again, on as many threads as there may be.
-	nices := make(chan int)
+	classes := make(chan class)
 	for range 32 {
 		go func() {
 			runtime.LockOSThread()
-			nice, err := inForce()
-			if err != nil {
-				nice = 20
-			}
-			nices <- nice
+			c, _ := of(0)
+			classes <- c
 		}()
 	}
 	for range 32 {
-		if <-nices != -20 {
-			return "an ordinary thread outlived its work"
+		if c := <-classes; c != raisedTo {
+			return fmt.Sprintf("a thread that outlived its work is at %v", c)
 		}
 	}
 	return "fine"
@@ -73,5 +70,16 @@ func TestOrdinaryIsOneThreadOnly(t *testing.T) {
 	}
 	if got := child(t, "ordinary", nil); got != "fine" {
 		t.Error(got)
+	}
+}
+
+func TestBesideRealTime(t *testing.T) {
+	needsRealTime(t)
+	for _, what := range []string{"ordinary-realtime", "not-realtime"} {
+		t.Run(what, func(t *testing.T) {
+			if got := child(t, what, nil); got != "fine" {
+				t.Error(got)
+			}
+		})
 	}
 }

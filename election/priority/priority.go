@@ -8,52 +8,93 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
 
-// The most urgent nice value (sched(7)), and everybody's.
+// Way is how a process is put before others.
+type Way string
+
+// The ways. Nice counts where the kernel shares a CPU out fairly, in its own time:
+// a heartbeat waits for the end of another's slice, some milliseconds. RealTime waits
+// for nobody else's.
 const (
-	highest  = -20
-	ordinary = 0
+	Nice     Way = "nice"
+	RealTime Way = "realtime"
 )
 
-// Raise sets every thread of the process to nice -20 and says what is in force
-// afterwards, for the log and for status: "nice -20", or the nice value that
-// remained and why. Not raised is no failure: a replica at normal priority still
-// serves. It is to be called once, before any Ordinary.
-func Raise() (inForce string, raised bool) {
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + beside)
-	return raise(highest)
+// class is what the kernel schedules a thread by (sched(7)).
+type class struct {
+	policy uint32
+	rank   uint32 // of real time, 1 to 99
+	nice   int32  // of all else
 }
 
-func raise(nice int) (inForce string, raised bool) {
-	err := setAll(nice)
-	worst, readErr := lowest()
-	if readErr != nil {
-		return fmt.Sprintf("unknown: %v", readErr), false
-	}
-	if err == nil && worst == nice {
-		return fmt.Sprintf("nice %d", nice), true
-	}
-	state := "normal"
-	if worst != 0 {
-		state = fmt.Sprintf("nice %d", worst)
-	}
+func (c class) String() string {
 	switch {
-	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		return state + ": CAP_SYS_NICE missing", false
-	case err != nil:
-		return fmt.Sprintf("%s: %v", state, err), false
-	default:
-		return state + ": the kernel kept another nice value than was set", false
+	case c.policy == unix.SCHED_RR:
+		return fmt.Sprintf("real time %d", c.rank)
+	case c.nice == 0:
+		return "normal"
 	}
+	return fmt.Sprintf("nice %d", c.nice)
 }
 
-// setAll changes every thread. setpriority(2) with PRIO_PROCESS changes one thread
-// only on Linux, and a thread inherits the value of the one that makes it: one that
-// a thread not yet changed made meanwhile is found by looking again.
-func setAll(nice int) error {
+var (
+	// The lowest of real time: who asks for more is to have it.
+	realtime = class{policy: unix.SCHED_RR, rank: 1}
+	niced    = class{nice: -20}
+	ordinary = class{}
+)
+
+// inRealTime is whether Raise had its way with RealTime.
+var inRealTime atomic.Bool
+
+// Raise puts every thread of the process before others and says what is in force
+// afterwards, for the log and for status: "real time 1" or "nice -20", or what remained
+// and why. Not raised is no failure: a replica at normal priority still serves. It is
+// to be called once, before anything else of this package.
+func Raise(w Way) (inForce string, raised bool) {
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + beside)
+	if w != RealTime {
+		return raise(niced)
+	}
+	err := setAll(realtime)
+	if worst, readErr := lowest(); err == nil && readErr == nil && worst == realtime {
+		inRealTime.Store(true)
+		return worst.String(), true
+	}
+	if errors.Is(err, unix.EPERM) {
+		err = errors.New("its cgroup has no real time (cpu.rt_runtime_us), as in a pod where the kernel has RT_GROUP_SCHED")
+	}
+	inForce, raised = raise(niced)
+	if raised { // and CAP_SYS_NICE is not what is missing
+		inForce = fmt.Sprintf("%s, real time refused: %v", inForce, err)
+	}
+	return inForce, false
+}
+
+func raise(to class) (inForce string, raised bool) {
+	err := setAll(to)
+	worst, readErr := lowest()
+	switch {
+	case readErr != nil:
+		return fmt.Sprintf("unknown: %v", readErr), false
+	case err == nil && worst == to:
+		return to.String(), true
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return worst.String() + ": CAP_SYS_NICE missing", false
+	case err != nil:
+		return fmt.Sprintf("%v: %v", worst, err), false
+	}
+	return worst.String() + ": the kernel kept another than was set", false
+}
+
+// setAll changes every thread. sched_setattr(2) changes one thread only, and a thread
+// inherits the class of the one that makes it: one that a thread not yet changed made
+// meanwhile is found by looking again.
+func setAll(to class) error {
 	done := map[int]bool{}
 	for {
 		tids, err := threads()
@@ -67,9 +108,8 @@ func setAll(nice int) error {
 			}
 			found = true
 			done[tid] = true
-			err := unix.Setpriority(unix.PRIO_PROCESS, tid, nice)
-			if err != nil && !errors.Is(err, unix.ESRCH) {
-				return fmt.Errorf("set nice %d on thread %d: %w", nice, tid, err)
+			if err := set(tid, to); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("set %v on thread %d: %w", to, tid, err)
 			}
 		}
 		if !found {
@@ -78,25 +118,55 @@ func setAll(nice int) error {
 	}
 }
 
-// lowest is the least urgent nice value of any thread.
-func lowest() (int, error) {
+// set changes one thread; 0 is the calling one.
+func set(tid int, to class) error {
+	return unix.SchedSetAttr(tid, &unix.SchedAttr{
+		Size: unix.SizeofSchedAttr, Policy: to.policy, Priority: to.rank, Nice: to.nice,
+	}, 0)
+}
+
+func of(tid int) (class, error) {
+	attr, err := unix.SchedGetAttr(tid, 0)
+	if err != nil {
+		return class{}, err
+	}
+	if attr.Policy == unix.SCHED_RR {
+		return class{policy: attr.Policy, rank: attr.Priority}, nil
+	}
+	return class{policy: attr.Policy, nice: attr.Nice}, nil
+}
+
+// before tells whether a thread of class c goes before one of class d.
+func (c class) before(d class) bool {
+	if c.rank != d.rank {
+		return c.rank > d.rank
+	}
+	return c.nice < d.nice
+}
+
+// lowest is the least urgent class of any thread.
+func lowest() (class, error) {
 	tids, err := threads()
 	if err != nil {
-		return 0, err
+		return class{}, err
 	}
-	worst := highest
+	var worst *class
 	for _, tid := range tids {
-		raw, err := unix.Getpriority(unix.PRIO_PROCESS, tid)
+		c, err := of(tid)
 		if errors.Is(err, unix.ESRCH) {
 			continue
 		}
 		if err != nil {
-			return 0, fmt.Errorf("read nice of thread %d: %w", tid, err)
+			return class{}, fmt.Errorf("read the scheduling of thread %d: %w", tid, err)
 		}
-		// The system call answers 20 - nice, so that no answer is negative (getpriority(2)).
-		worst = max(worst, 20-raw)
+		if worst == nil || worst.before(c) {
+			worst = &c
+		}
 	}
-	return worst, nil
+	if worst == nil {
+		return class{}, errors.New("no thread could be read")
+	}
+	return *worst, nil
 }
 
 func threads() ([]int, error) {

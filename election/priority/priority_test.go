@@ -12,30 +12,62 @@ import (
 
 // Every test runs in a child process: the test's own process keeps its priority.
 func TestMain(m *testing.M) {
-	switch os.Getenv("PRIORITY_CHILD") {
+	what := os.Getenv("PRIORITY_CHILD")
+	os.Setenv("PRIORITY_CHILD", "class") // of the child's children
+	said := ""
+	switch what {
 	case "":
+		os.Unsetenv("PRIORITY_CHILD")
 		os.Exit(m.Run())
+	case "class":
+		c, err := of(0)
+		said = c.String()
+		if err != nil {
+			said = err.Error()
+		}
+	case "nice":
+		said = raiseChild(Nice)
+	case "realtime":
+		said = raiseChild(RealTime)
 	case "ordinary":
-		os.Stdout.WriteString(ordinaryChild())
-		return
+		said = besideChild(Nice, Ordinary, niced, ordinary)
+	case "ordinary-realtime":
+		said = besideChild(RealTime, Ordinary, realtime, ordinary)
+	case "not-realtime":
+		said = besideChild(RealTime, NotRealTime, realtime, niced)
 	}
-	// Several threads exist before, and more are made after.
-	release := onThreads(8)
-	said, raised := Raise()
-	if raised != (said == "nice -20") {
-		said = fmt.Sprintf("%s, raised: %t", said, raised)
-	}
-	later := onThreads(8)
-	worst, err := lowest()
-	if err != nil {
-		said = err.Error()
-	}
-	if said == "nice -20" && worst != -20 {
-		said = "a thread was left out"
-	}
-	release()
-	later()
 	os.Stdout.WriteString(said)
+}
+
+// raiseChild says what is in force: several threads exist before, and more are made
+// after.
+func raiseChild(w Way) string {
+	release := onThreads(8)
+	said, raised := Raise(w)
+	later := onThreads(8)
+	defer later()
+	defer release()
+	worst, err := lowest()
+	switch {
+	case err != nil:
+		return err.Error()
+	case raised && worst.String() != said:
+		return fmt.Sprintf("%s, and a thread is at %v", said, worst)
+	}
+	return said
+}
+
+// needsRealTime skips where the kernel gives this process none.
+func needsRealTime(t *testing.T) {
+	t.Helper()
+	refused := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good
+		refused <- set(0, realtime)
+	}()
+	if err := <-refused; err != nil {
+		t.Skipf("real time: %v", err)
+	}
 }
 
 // onThreads occupies n threads until the returned function is called.
@@ -58,7 +90,7 @@ func TestRaiseReachesEveryThread(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root for CAP_SYS_NICE")
 	}
-	if got := child(t, "raise", nil); got != "nice -20" {
+	if got := child(t, "nice", nil); got != "nice -20" {
 		t.Errorf("Raise() = %q, want %q", got, "nice -20")
 	}
 }
@@ -69,15 +101,11 @@ func TestRaiseWithoutTheCapabilitySaysSo(t *testing.T) {
 		attr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	}
 	// What is in force without it is what the tests were started with.
-	own, err := inForce()
+	own, err := of(0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "normal: CAP_SYS_NICE missing"
-	if own != 0 {
-		want = fmt.Sprintf("nice %d: CAP_SYS_NICE missing", own)
-	}
-	if got := child(t, "raise", attr); got != want {
+	if got, want := child(t, "nice", attr), own.String()+": CAP_SYS_NICE missing"; got != want {
 		t.Errorf("Raise() = %q, want %q", got, want)
 	}
 }
@@ -94,4 +122,11 @@ func child(t *testing.T, what string, attr *syscall.SysProcAttr) string {
 		t.Fatalf("run the test binary as a child: %v", err)
 	}
 	return string(out)
+}
+
+func TestRealTimeReachesEveryThread(t *testing.T) {
+	needsRealTime(t)
+	if got := child(t, "realtime", nil); got != "real time 1" {
+		t.Errorf("Raise(RealTime) = %q, want %q", got, "real time 1")
+	}
 }

@@ -43,10 +43,12 @@ type Config struct {
 	// Members names all gateways where that is known: then nobody else has a vote.
 	Members []string
 	Timing  string
-	Gossip  gossip.Config
-	Peers   Peers  // where the gossip's other members are found besides its Join; nil: nowhere
-	KeyFile string // read again every few seconds: keys are changed while running
-	SNAT    snat.Config
+	// Priority is how the process gets before others.
+	Priority priority.Way
+	Gossip   gossip.Config
+	Peers    Peers  // where the gossip's other members are found besides its Join; nil: nowhere
+	KeyFile  string // read again every few seconds: keys are changed while running
+	SNAT     snat.Config
 	// Internal are ranges that no route takes, besides those of nodes, pods and VIPs.
 	Internal  []netip.Prefix
 	Netfilter string
@@ -194,10 +196,10 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 		metrics.Holds(name)
 	}
 	var raised bool
-	if r.priority, raised = priority.Raise(); raised {
+	if r.priority, raised = priority.Raise(cfg.Priority); raised {
 		log.Info("priority", "in_force", r.priority)
 	} else {
-		log.Warn("the process was not put before others: on a busy host it may miss heartbeats and lose its VIPs without need; give it CAP_SYS_NICE", "in_force", r.priority)
+		log.Warn("the process is not before others as it should be: on a busy host it may miss heartbeats and lose its VIPs without need; give it CAP_SYS_NICE, for --priority realtime in a cgroup with real time, or choose --timing default", "in_force", r.priority)
 	}
 	return r, nil
 }
@@ -257,7 +259,10 @@ func (r *Replica) Run(ctx context.Context) error {
 	defer context.AfterFunc(stopped, unwatch)()
 	g.Go(func() error { return r.watch.run(watched) })
 	g.Go(func() error { return r.view.Run(ctx) })
-	g.Go(func() error { return r.loop.Run(ctx) })
+	g.Go(func() (err error) {
+		priority.NotRealTime(func() { err = r.loop.Run(ctx) })
+		return err
+	})
 	g.Go(func() error { return r.conflicts.run(ctx) })
 	g.Go(func() error { return r.forgetMoved(ctx) })
 	g.Go(func() error {
