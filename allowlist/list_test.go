@@ -55,6 +55,10 @@ func TestOnly(t *testing.T) {
 	if says(t, err); len(some.Entries) != 1 || some.Entries[0].Name != "kyc" {
 		t.Errorf("kyc: %v", some)
 	}
+	some, err = partners().Only([]string{"kyc", "kyc"})
+	if says(t, err); len(some.Entries) != 1 {
+		t.Errorf("kyc, twice: %v", some)
+	}
 	some, err = partners().Only([]string{"kyc", "lost"})
 	if says(t, err, "list of routes", "lost"); len(some.Entries) != 1 {
 		t.Errorf("those that are there: %v", some)

@@ -181,6 +181,18 @@ func TestThePartnersViewIsOnRecord(t *testing.T) {
 	}
 }
 
+// A route that wants a record where none can be kept is served, and the lack is told.
+func TestARouteThatNobodyRecordsIsNamed(t *testing.T) {
+	w := newWorld(t, lab.Options{Nodes: 1, PodsPerNode: 1, GatewayArgs: []string{"--replicate=false"}})
+	w.must(w.Manifests.WriteRoute("payments", payments+"audit: true\n"))
+	w.must(w.StartAll())
+	w.awaitReady()
+	w.says(lab.Gateway, 1, "EgressRoute payments", "spec.audit", "gateway n1 keeps no audit log", "run it with --audit-log, which needs --replicate", "or remove audit: true")
+	w.seenEventually(selected(1), partner, theVIP)
+	w.must(w.Manifests.WriteRoute("payments", payments))
+	w.content(lab.Gateway, 1)
+}
+
 // TestAuditCountsWhatWasCarried: with the kernel's accounting, and on the standard output,
 // a record has what the packets come to.
 func TestAuditCountsWhatWasCarried(t *testing.T) {

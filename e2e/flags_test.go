@@ -31,8 +31,10 @@ func newCLI(t *testing.T) *cli {
 	w.must(os.WriteFile(key, []byte("a key that is long enough\n"), 0o600))
 	common := []string{"--node-name", "n1", "--node-ip", "192.0.2.1", "--source", "dir:" + w.Manifests.Dir, "--state-dir", t.TempDir()}
 	return &cli{ns: ns, args: map[string][]string{
-		"agent":   append([]string{"agent"}, common...),
-		"gateway": append([]string{"gateway", "--vip", "192.0.2.10", "--join", "192.0.2.1", "--gossip-key-file", key}, common...),
+		"agent":     append([]string{"agent"}, common...),
+		"dashboard": {"dashboard", "--http", lab.GatewayHTTP},
+		"allowlist": {"allowlist"},
+		"gateway":   append([]string{"gateway", "--vip", "192.0.2.10", "--join", "192.0.2.1", "--gossip-key-file", key}, common...),
 	}}
 }
 
@@ -69,6 +71,16 @@ func TestABadFlagIsNamed(t *testing.T) {
 		return path
 	}
 	plain := file("plain", "")
+	const taken = "127.0.0.1:9873"
+	if err := c.ns.Do(func() error {
+		l, err := net.Listen("tcp", taken)
+		if err == nil {
+			t.Cleanup(func() { _ = l.Close() })
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
 	for _, f := range []struct {
 		command, flag, value string
 		words                []string
@@ -114,6 +126,19 @@ func TestABadFlagIsNamed(t *testing.T) {
 		{"gateway", "--gossip-key-file", dir, []string{dir, "not a file"}},
 		{"gateway", "--gossip-key-file", plain, []string{plain, "no key in it"}},
 		{"gateway", "--gossip-key-file", file("short", "secret\n"), []string{"short", "at least 16", "head -c 32 /dev/urandom"}},
+		{"gateway", "--allowlist-listen", "192.0.2.1", []string{"192.0.2.1", "give ADDRESS:PORT"}},
+		{"gateway", "--allowlist-listen", taken, []string{taken, "in use by", "give another address and port, or end what has it"}},
+		{"dashboard", "--http", "localhost", []string{"localhost", "give ADDRESS:PORT"}},
+		{"dashboard", "--http", "http://127.0.0.1:9871/", []string{"http://127.0.0.1:9871/", "give ADDRESS:PORT"}},
+		{"dashboard", "--http", "", []string{"give ADDRESS:PORT"}},
+		{"dashboard", "--http", "127.0.0.1:70000", []string{"70000", "invalid port"}},
+		{"dashboard", "--gateway", "n1", []string{"not with --http alone", "leave one of the two out"}},
+		{"dashboard", "--port", "8080", []string{"not with --http alone"}},
+		{"dashboard", "--port", "70000", []string{"70000"}},
+		{"dashboard", "--kubeconfig", plain + "-not-there", []string{plain + "-not-there"}},
+		{"allowlist", "--route", "", []string{"would take everything", "name some"}},
+		{"allowlist", "--within", "", []string{"would take everything", "name some"}},
+		{"allowlist", "--within", "192.0.2.10/24", []string{"give a range"}},
 	} {
 		t.Run(f.command+" "+f.flag+"="+strings.ReplaceAll(f.value, "/", "|"), func(t *testing.T) {
 			status, out := c.run(t, nil, append(c.args[f.command], f.flag+"="+f.value)...)

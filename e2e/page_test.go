@@ -163,4 +163,18 @@ func TestThePageTakesATokenFromElsewhere(t *testing.T) {
 	w.must(p.Await(`document.getElementById("refused").textContent !== ""`))
 	enter(token)
 	w.must(p.Await(`document.getElementById("link").textContent === "live" && document.querySelectorAll("[data-vip]").length === 1`))
+
+	// The file goes while the gateway runs: nobody has a token then.
+	stranger := func(want int) {
+		w.t.Helper()
+		if code, body, err := w.Fetch(t.Context(), "n2", url+"/status"); err != nil || code != want {
+			t.Errorf("from n2: %d %.80s, want %d: %v", code, body, want, err)
+		}
+	}
+	w.must(os.Rename(file, file+"-away"))
+	stranger(403)
+	w.says(lab.Gateway, 1, "HTTP endpoint", "--http-token-file", file, "put it back")
+	w.must(os.Rename(file+"-away", file))
+	stranger(401)
+	w.content(lab.Gateway, 1)
 }

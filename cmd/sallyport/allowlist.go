@@ -61,6 +61,13 @@ func (l *listed) resolve(f *pflag.FlagSet, program string, log *slog.Logger) (so
 	} else if len(wrong) > 0 {
 		errs = append(errs, fmt.Errorf("%s: only with --nodes", strings.Join(wrong, ", ")))
 	}
+	// An empty variable of a unit or a script would take everything, where it was to
+	// take some.
+	for name, values := range map[string][]string{"route": l.routes, "within": l.within} {
+		if f.Changed(name) && len(values) == 0 {
+			errs = append(errs, fmt.Errorf("--%s is empty, which would take everything: name some, or leave it out", name))
+		}
+	}
 	within, err := prefixes("--within", l.within)
 	errs = append(errs, err)
 	if !l.nodes {

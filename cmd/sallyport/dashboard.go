@@ -34,6 +34,11 @@ The page shows what that one gateway sees; --gateway chooses which.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("http") && !access.asked(cmd.Flags()) {
+				for _, flag := range []string{"gateway", "port"} {
+					if cmd.Flags().Changed(flag) {
+						return fmt.Errorf("--%s: not with --http alone, whose page is this host's: leave one of the two out", flag)
+					}
+				}
 				url, err := localPage(cmd.Context(), addr)
 				if err != nil {
 					return err
@@ -70,6 +75,9 @@ The page shows what that one gateway sees; --gateway chooses which.`,
 
 // localPage is the URL of the page at an address, where there is one.
 func localPage(ctx context.Context, addr string) (string, error) {
+	if _, port, err := net.SplitHostPort(addr); err != nil || port == "" {
+		return "", fmt.Errorf("--http %s: give ADDRESS:PORT, such as 127.0.0.1:9871", addr)
+	}
 	url := "http://" + addr + "/"
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -79,7 +87,7 @@ func localPage(ctx context.Context, addr string) (string, error) {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return "", fmt.Errorf("look for the page at %s: %w (is a gateway running there?)", addr, err)
+		return "", fmt.Errorf("look for the page at --http %s: %w (is a gateway running there?)", addr, err)
 	}
 	defer resp.Body.Close()
 	switch text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20)); {

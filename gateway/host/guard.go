@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+
+	"github.com/sallyport/sallyport/gateway"
 )
 
 // guard is who may see what names pods, nodes and problems: who is on this host, and from
@@ -41,9 +43,22 @@ func (g guard) check() error {
 	return err
 }
 
+// TokenProblems say that the file with the token, "" for none, has one no more.
+func TokenProblems(file string) []gateway.Problem {
+	err := guard(file).check()
+	if err == nil {
+		return nil
+	}
+	return []gateway.Problem{{
+		Object: "HTTP endpoint", Reason: gateway.Unreadable,
+		Message: err.Error() + ": put it back; until then nobody from elsewhere is admitted to what names pods",
+	}}
+}
+
 // errors of who is kept out, with their HTTP statuses.
 var (
 	errNoToken = errors.New("the page is for the gateway's own host: open it there, by kubectl sallyport dashboard, or start the gateway with --http-token-file and give the token")
+	errUnread  = errors.New("the gateway cannot read the token of --http-token-file, as its status says on its own host: until it can, nobody from elsewhere is admitted")
 	errToken   = errors.New("give the token of --http-token-file: Authorization: Bearer TOKEN")
 	errName    = errors.New("ask for this host by an address or as localhost, or give the token of --http-token-file: under another name it may be a page of somebody else's that asks")
 	errSite    = errors.New("a page of another site may not ask for this")
@@ -79,7 +94,7 @@ func (g guard) bears(r *http.Request) error {
 	}
 	want, err := g.token()
 	if err != nil {
-		return err
+		return errUnread // a stranger has no need of the path
 	}
 	given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(want)) // of one length, which tells nothing of the token's

@@ -63,8 +63,11 @@ func TestWhoSeesWhat(t *testing.T) {
 				if w.Code != test.want[i] {
 					t.Errorf("handler %d answers %d %s, want %d", i, w.Code, w.Body, test.want[i])
 				}
-				if w.Code/100 == 4 && test.file != "/nowhere/token" && test.header[0] != "Sec-Fetch-Site" && !strings.Contains(w.Body.String(), "--http-token-file") {
+				if w.Code/100 == 4 && test.header[0] != "Sec-Fetch-Site" && !strings.Contains(w.Body.String(), "--http-token-file") {
 					t.Errorf("%q does not name the flag", w.Body)
+				}
+				if strings.Contains(w.Body.String(), "/nowhere/token") {
+					t.Errorf("%q tells a stranger the path", w.Body)
 				}
 			}
 		})

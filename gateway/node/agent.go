@@ -277,6 +277,7 @@ func (a *Agent) Status(ctx context.Context) host.Status {
 	}
 	s.Problems = append(s.Problems, a.filter.Problems()...)
 	s.Problems = append(s.Problems, a.tunnel.Check()...)
+	s.Problems = append(s.Problems, host.TokenProblems(a.cfg.TokenFile)...)
 	s.Problems = append(s.Problems, a.clash.Problems()...)
 	a.retry.describe(&s)
 	s.Problems = append(s.Problems, a.gate.Problems()...)

@@ -396,7 +396,7 @@ func unaudited(cfg Config, plan gateway.Plan) (problems []gateway.Problem) {
 		if r.Audit && cfg.Audit == nil {
 			problems = append(problems, gateway.Problem{
 				Object: "EgressRoute " + r.Name, Field: "spec.audit", Reason: gateway.Misconfigured,
-				Message: "gateway " + cfg.Gossip.Name + " keeps no audit log: run it with --audit-log, or remove audit: true",
+				Message: "gateway " + cfg.Gossip.Name + " keeps no audit log: run it with --audit-log, which needs --replicate, or remove audit: true",
 			})
 		}
 	}

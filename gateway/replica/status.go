@@ -78,6 +78,7 @@ func (r *Replica) Status(ctx context.Context) host.Status {
 		s.Problems = append(s.Problems, r.mirror.audit.problems()...)
 	}
 	s.Problems = append(s.Problems, unaudited(r.cfg, plan)...)
+	s.Problems = append(s.Problems, host.TokenProblems(r.cfg.TokenFile)...)
 	if r.cfg.Peers != nil { // it may have the view's own
 		s.Problems = gateway.SortProblems(append(s.Problems, r.cfg.Peers.Problems()...))
 	}
