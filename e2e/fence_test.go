@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport/sallyport/e2e/hang"
 	"github.com/sallyport/sallyport/e2e/lab"
 )
 
@@ -23,6 +24,20 @@ func TestADeadHolderIsSilent(t *testing.T) {
 		{"killed", func(w *world, holder int) func() {
 			w.must(w.gateway(holder).Kill())
 			return func() { w.restartGateway(holder) }
+		}},
+		{"hung while it renews", func(w *world, holder int) func() {
+			h, err := hang.Renewal(w.gateway(holder).Pid, theVIP.String())
+			w.must(err)
+			return func() { w.must(h.LetGo()) }
+		}},
+		{"hung while it renews, and again when it has", func(w *world, holder int) func() {
+			h, err := hang.Renewal(w.gateway(holder).Pid, theVIP.String())
+			w.must(err)
+			return func() {
+				w.must(h.Finish())
+				w.answered(time.Now(), 20)
+				w.must(h.LetGo())
+			}
 		}},
 	} {
 		t.Run(f.name, func(t *testing.T) {
@@ -86,4 +101,21 @@ func TestADeadHolderIsSilent(t *testing.T) {
 			w.oneHolder()
 		})
 	}
+}
+
+// answered waits until so many questions were answered that were asked after the moment.
+func (w *world) answered(after time.Time, times int) {
+	w.t.Helper()
+	w.await(func() error {
+		n := 0
+		for _, u := range w.arp.Utterances(theVIP) {
+			if u.Answer && u.Asked.After(after) {
+				n++
+			}
+		}
+		if n < times {
+			return fmt.Errorf("%d of %d questions were answered", n, times)
+		}
+		return nil
+	})
 }

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport/sallyport/e2e/hang"
 	"github.com/sallyport/sallyport/e2e/lab"
 	"github.com/sallyport/sallyport/gateway/host"
 )
@@ -26,7 +27,10 @@ var (
 	partner = lab.PartnerAddr
 )
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	hang.Main()
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	if os.Getenv(stepClockEnv) != "" {

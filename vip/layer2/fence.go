@@ -47,12 +47,13 @@ type Fence struct {
 	addrs []netip.Addr
 	rungs []time.Duration              // durations the kernel has a rule for, longest first
 	until map[netip.Addr]time.Duration // CLOCK_BOOTTIME, what this process renewed
+	sure  map[netip.Addr]time.Duration // until when no table of the fence has closed
 	loop  int                          // index of lo
 }
 
 // NewFence gives the host's fence, whoever installed it.
 func NewFence(h *Host) (*Fence, error) {
-	f := &Fence{host: h, guards: map[string]string{}, until: map[netip.Addr]time.Duration{}}
+	f := &Fence{host: h, guards: map[string]string{}, until: map[netip.Addr]time.Duration{}, sure: map[netip.Addr]time.Duration{}}
 	err := h.inside(func() error {
 		var err error
 		f.nft, err = nftables.New(nftables.AsLasting())
@@ -93,6 +94,14 @@ func ladder(longest time.Duration) []time.Duration {
 // operations are below 26 (IANA, "ARP Parameters").
 const firstRung = 257
 
+// number stands for rung i: to keep open what is open, or to open what is closed.
+func number(rungs []time.Duration, i int, opening bool) uint16 {
+	if opening {
+		i += len(rungs)
+	}
+	return uint16(firstRung + i)
+}
+
 // Install puts the fence up, closed, around the addresses, and removes what was
 // there before, in one transaction: at the start of a gateway nothing is held.
 // Longest is the longest time Renew will be asked for, a lease.
@@ -131,6 +140,7 @@ func (f *Fence) Install(ctx context.Context, addrs []netip.Addr, longest time.Du
 	defer f.mu.Unlock()
 	f.addrs, f.rungs, f.loop = addrs, rungs, lo.Attrs().Index
 	clear(f.until)
+	clear(f.sure)
 	return nil
 }
 
@@ -164,7 +174,8 @@ func arpRules(tx *knftables.Transaction, rungs []time.Duration) {
 	c.add("ladder", "", 0)
 	c.rule("ladder", "arp operation", firstRung-1, "delete @held { arp saddr ip } drop")
 	for i, d := range rungs {
-		c.rule("ladder", "arp operation", firstRung+i, "update @held { arp saddr ip timeout", ms(d), "} drop")
+		// Both alike: frames may be lost here, and what one of them opens late the guard stops.
+		c.rule("ladder", "arp operation {", number(rungs, i, false), ",", number(rungs, i, true), "} update @held { arp saddr ip timeout", ms(d), "} drop")
 	}
 	c.add("input", knftables.InputHook, -10) // before an arptables that takes no strange operations
 	c.rule("input", `iifname "lo" arp operation >=`, firstRung-1, "arp saddr ip @vips goto ladder")
@@ -180,7 +191,8 @@ func ipRules(tx *knftables.Transaction, rungs []time.Duration) {
 	c.add("ladder", "", 0)
 	c.rule("ladder", "ip id", firstRung-1, "delete @held { ip saddr } drop")
 	for i, d := range rungs {
-		c.rule("ladder", "ip id", firstRung+i, "update @held { ip saddr timeout", ms(d), "} drop")
+		c.rule("ladder", "ip id", number(rungs, i, false), "ip saddr @held update @held { ip saddr timeout", ms(d), "} drop")
+		c.rule("ladder", "ip id", number(rungs, i, true), "update @held { ip saddr timeout", ms(d), "} drop")
 	}
 	// Before everything of ours, which begins at -301.
 	c.add("renew", knftables.OutputHook, -310)
@@ -222,6 +234,7 @@ func (f *Fence) Remove() error {
 	f.mu.Lock()
 	f.rungs = nil
 	clear(f.until)
+	clear(f.sure)
 	f.mu.Unlock()
 	f.guarding.Lock()
 	clear(f.guards)

@@ -55,6 +55,9 @@ func (f *Fence) Guard(ctx context.Context, iface string) error {
 		return fmt.Errorf("guard the announcements on %s (nft table netdev %s, hook egress; needs Linux 5.16 with CONFIG_NETFILTER_EGRESS, and nft 1.0.1): %w", iface, FenceTable, err)
 	}
 	f.guards[iface] = chain
+	f.mu.Lock()
+	clear(f.sure) // the guard may be new, and closed
+	f.mu.Unlock()
 	return nil
 }
 
@@ -65,7 +68,8 @@ func guardRules(tx *knftables.Transaction, rungs []time.Duration) {
 	c.add("ladder", "", 0)
 	c.rule("ladder", "arp operation", firstRung-1, "delete @held { arp saddr ip }")
 	for i, d := range rungs {
-		c.rule("ladder", "arp operation", firstRung+i, "update @held { arp saddr ip timeout", ms(d), "}")
+		c.rule("ladder", "arp operation", number(rungs, i, false), "arp saddr ip @held update @held { arp saddr ip timeout", ms(d), "}")
+		c.rule("ladder", "arp operation", number(rungs, i, true), "update @held { arp saddr ip timeout", ms(d), "}")
 	}
 	egress(tx, "renew", "lo")
 	c.rule("renew", "arp operation >=", firstRung-1, "arp saddr ip @vips goto ladder")

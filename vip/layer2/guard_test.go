@@ -114,3 +114,38 @@ func TestGuardOfAnInterfaceThatIsMadeAnew(t *testing.T) {
 		must(t, a.fence.Close(only))
 	}
 }
+
+// What a process sends that was stopped on its way to renew, when the fence has closed.
+func TestALateRenewalOpensNothing(t *testing.T) {
+	s := segment(t, "a", "b")
+	a, b := s["a"], s["b"]
+	sh(t, a.ns, "ip addr add 192.0.2.10/32 dev eth0")
+	a.install(t)
+	must(t, a.fence.Guard(t.Context(), "eth0"))
+	must(t, a.fence.Renew(only, 10*time.Second))
+	must(t, a.fence.Renew(only, 10*time.Second))
+	if got := b.asks(t); got != a.mac {
+		t.Fatalf("renewed: %q answers, want %s", got, a.mac)
+	}
+	must(t, a.fence.Close(only))
+	renewal := number(a.fence.rungs, 0, false)
+	if err := a.fence.tell(addr, renewal); !errors.Is(err, ErrNotTaken) {
+		t.Errorf("its packet was taken (%v)", err)
+	}
+	must(t, a.send(a.fence.loop, arpFrame(renewal, nil, addr, nil, addr)))
+	if got := b.asks(t); got != "" {
+		t.Errorf("its frame has %s answer", got)
+	}
+	if held, err := a.fence.Held(); err != nil || len(held) != 0 {
+		t.Errorf("held: %v, %v", held, err)
+	}
+	// An interface that comes while the address is held: its guard is new and knows nothing of that.
+	must(t, a.fence.Renew(only, 10*time.Second))
+	sh(t, a.ns, "nft delete table netdev sally_fence")
+	clear(a.fence.guards)
+	must(t, a.fence.Guard(t.Context(), "eth0"))
+	must(t, a.fence.Renew(only, 10*time.Second))
+	if got := b.asks(t); got != a.mac {
+		t.Errorf("renewed behind a new guard: %q answers, want %s", got, a.mac)
+	}
+}

@@ -50,11 +50,21 @@ func (f *Fence) renew(addr netip.Addr, until time.Duration) error {
 		if !ok {
 			return ErrTooLate
 		}
-		if err := f.tell(addr, uint16(firstRung+i)); err != nil {
+		opening := !f.surelyOpen(addr)
+		err := f.tell(addr, number(f.rungs, i, opening))
+		if !opening && (errors.Is(err, ErrNotTaken) || err == nil && !f.surelyOpen(addr)) {
+			// Stopped on the way until it had closed, for some packet of it or for all. If
+			// the lease still lasts, it is opened.
+			if err := f.close(addr); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
 			return err
 		}
 		if Boottime()+f.rungs[i] <= until {
-			f.until[addr] = begun + f.rungs[i]
+			f.until[addr], f.sure[addr] = begun+f.rungs[i], begun+f.rungs[i]-Shortest
 			return nil
 		}
 		// This process was stopped on the way: what it just asked for may run too long.
@@ -63,6 +73,11 @@ func (f *Fence) renew(addr netip.Addr, until time.Duration) error {
 		}
 	}
 }
+
+// surelyOpen says whether the fence is open for the address in all its tables, whenever in a tick they
+// began to count. Then it is enough to renew it, which opens nothing that has closed meanwhile:
+// a renewal that hung on its way until another host held the address does no harm.
+func (f *Fence) surelyOpen(addr netip.Addr) bool { return Boottime() < f.sure[addr] }
 
 // slack is for the system calls of one renewal: without it, one that takes its
 // usual time would count as late.
@@ -83,6 +98,7 @@ func (f *Fence) Close(addrs []netip.Addr) error {
 
 func (f *Fence) close(addr netip.Addr) error {
 	delete(f.until, addr)
+	delete(f.sure, addr)
 	return f.tell(addr, firstRung-1)
 }
 
