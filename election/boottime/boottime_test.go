@@ -2,7 +2,6 @@ package boottime_test
 
 import (
 	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -38,11 +37,11 @@ func uptime(t *testing.T) time.Duration {
 	if err != nil {
 		t.Fatal(err)
 	}
-	seconds, err := strconv.ParseFloat(strings.Fields(string(text))[0], 64)
+	up, err := time.ParseDuration(strings.Fields(string(text))[0] + "s") // exact, as a float times 100 is not
 	if err != nil {
 		t.Fatal(err)
 	}
-	return time.Duration(seconds*100) * 10 * time.Millisecond
+	return up
 }
 
 func BenchmarkNow(b *testing.B) {
