@@ -6,8 +6,9 @@
 //
 //	background   goes on until the page ends, as in another terminal
 //	again        until it says what is shown, as somebody does who waits
-//	outside      and any other word: on that host, not on the reader's
+//	outside      and any other word: on that host, not on the reader's; on each of several
 //
+// A block marked with a language and a file, such as `yaml cluster/pod.yaml`, is written there.
 // A block marked `text` right behind it is what it shows: `…` stands for any text in a
 // line, a line of it alone for any lines. Spaces in a row are one, as in tables.
 package guide
@@ -24,6 +25,7 @@ type Block struct {
 	Host       string // "" is the reader's own
 	Background bool
 	Again      bool
+	File       string // that the text is written to; "": it is commands
 	Commands   string
 	Shows      string // "": whatever it says
 }
@@ -50,11 +52,15 @@ func Blocks(page string) ([]Block, error) {
 		text := strings.Join(body, "\n") + "\n"
 		switch {
 		case len(words) > 0 && words[0] == "sh":
-			blocks = append(blocks, commands(begin+1, words[1:], text))
+			blocks = append(blocks, commands(begin+1, words[1:], text)...)
 			behind = true
 			continue
 		case len(words) > 0 && words[0] == "text" && behind:
-			blocks[len(blocks)-1].Shows = text
+			for j := len(blocks) - 1; j >= 0 && blocks[j].Line == blocks[len(blocks)-1].Line; j-- {
+				blocks[j].Shows = text
+			}
+		case len(words) > 1 && words[0] != "text":
+			blocks = append(blocks, Block{Line: begin + 1, File: words[1], Commands: text})
 		}
 		behind = false
 	}
@@ -67,8 +73,34 @@ func fence(line string) (indent string, words []string, fenced bool) {
 	return line[:len(line)-len(text)], strings.Fields(info), fenced
 }
 
-func commands(line int, words []string, text string) Block {
+// Section is a page with nothing but what is under a heading, on the lines that it is on.
+func Section(page, heading string) (string, error) {
+	lines, found, level := strings.Split(page, "\n"), false, 0
+	fenced := false
+	for i, line := range lines {
+		if strings.HasPrefix(line, "```") {
+			fenced = !fenced
+		}
+		marks, text, is := strings.Cut(line, " ")
+		if is = is && !fenced && marks != "" && strings.Trim(marks, "#") == ""; is && (level == 0 || len(marks) <= level) {
+			if level = 0; strings.TrimSpace(text) == heading {
+				found, level = true, len(marks)
+			}
+		}
+		if level == 0 {
+			lines[i] = ""
+		}
+	}
+	if !found {
+		return "", fmt.Errorf("there is no heading %q", heading)
+	}
+	return strings.Join(lines, "\n"), nil
+}
+
+// commands are the block, once for each host.
+func commands(line int, words []string, text string) []Block {
 	b := Block{Line: line, Commands: text}
+	var hosts []string
 	for _, w := range words {
 		switch w {
 		case "background":
@@ -76,10 +108,17 @@ func commands(line int, words []string, text string) Block {
 		case "again":
 			b.Again = true
 		default:
-			b.Host = w
+			hosts = append(hosts, w)
 		}
 	}
-	return b
+	if len(hosts) == 0 {
+		return []Block{b}
+	}
+	var blocks []Block
+	for _, b.Host = range hosts {
+		blocks = append(blocks, b)
+	}
+	return blocks
 }
 
 var spaces = regexp.MustCompile(`[ \t]+`)

@@ -38,6 +38,18 @@ no output
 ~~~yaml
 a: b
 ~~~
+
+~~~yaml dir/a.yaml
+a: b
+~~~
+
+~~~sh n1 n2
+four
+~~~
+
+~~~text
+done
+~~~
 `
 
 func TestBlocks(t *testing.T) {
@@ -46,12 +58,32 @@ func TestBlocks(t *testing.T) {
 		{Line: 3, Commands: "export A=1\n"},
 		{Line: 7, Host: "outside", Again: true, Commands: "echo two\n", Shows: "two\n"},
 		{Line: 15, Background: true, Commands: "three\n"},
+		{Line: 29, File: "dir/a.yaml", Commands: "a: b\n"},
+		{Line: 33, Host: "n1", Commands: "four\n", Shows: "done\n"},
+		{Line: 33, Host: "n2", Commands: "four\n", Shows: "done\n"},
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%v\ngot  %+v\nwant %+v", err, got, want)
 	}
 	if _, err := Blocks("```sh\necho\n"); err == nil {
 		t.Error("a block without an end is taken")
+	}
+}
+
+func TestSection(t *testing.T) {
+	const page = "# A\n\none\n\n## B\n\n```sh\n# no heading\n```\n\n### C\n\ntwo\n\n## D\n\nthree\n"
+	for heading, want := range map[string]string{
+		"B": "\n\n\n\n## B\n\n```sh\n# no heading\n```\n\n### C\n\ntwo\n\n\n\n\n",
+		"C": "\n\n\n\n\n\n\n\n\n\n### C\n\ntwo\n\n\n\n\n",
+	} {
+		if got, err := Section(page, heading); err != nil || got != want {
+			t.Errorf("%s: %q %v, want %q", heading, got, err, want)
+		}
+	}
+	for _, none := range []string{"no heading", "E"} {
+		if _, err := Section(page, none); err == nil {
+			t.Errorf("%s is found", none)
+		}
 	}
 }
 
@@ -102,6 +134,7 @@ func TestReader(t *testing.T) {
 		{"in the background", "~~~sh background\necho up; trap 'rm up; exit' INT; touch up; while :; do read -rt 1 <> <(:) || :; done\n~~~\n~~~text\nup\n~~~\n~~~sh again\ntest -e up\n~~~\n", ""},
 		{"ends at once in the background", "~~~sh background\necho down\n~~~\n~~~text\nup\n~~~\n", "it ended"},
 		{"no commands", "text\n", "no commands"},
+		{"a file", "~~~yaml sub/a.yaml\na: b\n~~~\n~~~sh\ncat sub/a.yaml\n~~~\n~~~text\na: b\n~~~\n", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			err := read(t, test.page)

@@ -22,6 +22,10 @@ type Reader struct {
 	Command func(host, name string, args ...string) (*exec.Cmd, error)
 	// Patience is how long each block may take, and a shown output may need to come.
 	Patience time.Duration
+	// Section is the heading of the part that is read; "": the whole page.
+	Section string
+	// Then is asked when all is done, before what runs in the background ends; nil: nothing is.
+	Then func() error
 	// Tell hears each block and what it said.
 	Tell func(format string, args ...any)
 }
@@ -33,7 +37,13 @@ func (r Reader) Read(ctx context.Context, file string) (err error) {
 	if err != nil {
 		return err
 	}
-	blocks, err := Blocks(string(page))
+	text := string(page)
+	if r.Section != "" {
+		if text, err = Section(text, r.Section); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	blocks, err := Blocks(text)
 	if err == nil && len(blocks) == 0 {
 		err = errors.New("it has no commands")
 	}
@@ -52,7 +62,13 @@ func (r Reader) Read(ctx context.Context, file string) (err error) {
 		}
 	}()
 	for _, b := range blocks {
-		r.Tell("%s:%d\n%s", filepath.Base(file), b.Line, b.Commands)
+		r.Tell("%s:%d %s\n%s", filepath.Base(file), b.Line, b.Host, b.Commands)
+		if b.File != "" {
+			if err := r.write(b); err != nil {
+				return fmt.Errorf("%s:%d: %w", file, b.Line, err)
+			}
+			continue
+		}
 		t, err := r.run(ctx, b, state)
 		if t != nil && b.Background {
 			running = append(running, t)
@@ -61,7 +77,19 @@ func (r Reader) Read(ctx context.Context, file string) (err error) {
 			return fmt.Errorf("%s:%d: %w\n%s", file, b.Line, err, b.Commands)
 		}
 	}
+	if r.Then != nil {
+		return r.Then()
+	}
 	return nil
+}
+
+// write is what somebody does with an editor.
+func (r Reader) write(b Block) error {
+	file := filepath.Join(r.Dir, b.File)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(file, []byte(b.Commands), 0o644)
 }
 
 // run is one block, with the variables that those before it exported.
