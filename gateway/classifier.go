@@ -13,12 +13,13 @@ import (
 // gateways share; value is what a hit on a route yields. Pods with the same routes
 // share a class.
 func Classifier(name string, plan Plan, value func(PlannedRoute) uint32) netfilter.Classifier {
-	c := netfilter.Classifier{Name: name, Sources: make(map[netip.Addr]int, len(plan.Pods))}
+	c := netfilter.Classifier{Name: name, Sources: make([]netfilter.Source, len(plan.Pods))}
 	classOf, shared := map[string]int{}, map[list]int{}
-	for _, pod := range plan.Pods {
+	for i := range plan.Pods {
+		pod := &plan.Pods[i]
 		very := list{&pod.Routes[0], len(pod.Routes)}
 		if class, known := shared[very]; known {
-			c.Sources[pod.Addr] = class
+			c.Sources[i] = netfilter.Source{Addr: pod.Addr, Class: class}
 			continue
 		}
 		var key strings.Builder
@@ -36,7 +37,7 @@ func Classifier(name string, plan Plan, value func(PlannedRoute) uint32) netfilt
 			}
 			c.Classes = append(c.Classes, targets)
 		}
-		c.Sources[pod.Addr], shared[very] = class, class
+		c.Sources[i], shared[very] = netfilter.Source{Addr: pod.Addr, Class: class}, class
 	}
 	return c
 }

@@ -3,7 +3,6 @@ package netfilter
 import (
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 )
@@ -21,8 +20,8 @@ func (t Table) Listing() string {
 	}
 	for _, c := range t.Classifiers {
 		fmt.Fprintf(&b, "classifier %s\n", c.Name)
-		for _, src := range slices.SortedFunc(maps.Keys(c.Sources), netip.Addr.Compare) {
-			fmt.Fprintf(&b, "  %s is of class %d\n", src, c.Sources[src])
+		for _, src := range c.Sources {
+			fmt.Fprintf(&b, "  %s is of class %d\n", src.Addr, src.Class)
 		}
 		for i, targets := range c.Classes {
 			fmt.Fprintf(&b, "  class %d\n", i)

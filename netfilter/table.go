@@ -3,7 +3,10 @@
 // pure data plus the arithmetic both appliers share.
 package netfilter
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Table is everything one program wants in one address family. An applier makes
 // the kernel equal to it in one step, so that no packet meets half of it.
@@ -188,14 +191,30 @@ func (CountConnMark) action() {}
 // of different selections and not the number of pods.
 type Classifier struct {
 	Name string
-	// Sources maps a source address to its class, an index into Classes.
-	Sources map[netip.Addr]int
+	// Sources are those that have a class, sorted by address, of which none is there twice.
+	Sources []Source
 	// Classes hold the targets of their sources, in order of precedence among
 	// targets of equal prefix length and equal kind (with ports or without).
 	Classes [][]Target
 	// Others are the targets of every source that is not in Sources; none: nothing
 	// is found for those.
 	Others []Target
+}
+
+// Source is an address and its class, an index into Classes.
+type Source struct {
+	Addr  netip.Addr
+	Class int
+}
+
+// SourcesOf are the sources with the classes given.
+func SourcesOf(classes map[netip.Addr]int) []Source {
+	sources := make([]Source, 0, len(classes))
+	for addr, class := range classes {
+		sources = append(sources, Source{addr, class})
+	}
+	slices.SortFunc(sources, func(a, b Source) int { return a.Addr.Compare(b.Addr) })
+	return sources
 }
 
 // Target is one destination. Where several match a packet, the longest prefix

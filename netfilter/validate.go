@@ -29,9 +29,12 @@ func (t Table) Validate() error {
 	classifiers, everybody := map[string]bool{}, map[string]bool{}
 	for _, c := range t.Classifiers {
 		classifiers[c.Name], everybody[c.Name] = true, len(c.Others) > 0
-		for addr, class := range c.Sources {
-			if class < 0 || class >= len(c.Classes) {
-				bad("classifier %s: source %s has class %d of %d", c.Name, addr, class, len(c.Classes))
+		for i, s := range c.Sources {
+			if s.Class < 0 || s.Class >= len(c.Classes) {
+				bad("classifier %s: source %s has class %d of %d", c.Name, s.Addr, s.Class, len(c.Classes))
+			}
+			if i > 0 && !c.Sources[i-1].Addr.Less(s.Addr) {
+				bad("classifier %s: source %s comes twice, or out of order", c.Name, s.Addr)
 			}
 		}
 		for _, targets := range slices.Concat(c.Classes, [][]Target{c.Others}) {

@@ -2,7 +2,6 @@ package steer
 
 import (
 	"cmp"
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -30,7 +29,10 @@ type Destination struct {
 // NewRetries are the plan's. No prefix of a class contains another of it.
 func NewRetries(plan gateway.Plan) Retries {
 	c := gateway.Classifier(classifier, plan, func(gateway.PlannedRoute) uint32 { return 1 })
-	r := Retries{Classes: maps.Clone(c.Sources), Destinations: map[Destination][]nf.Ports{}}
+	r := Retries{Classes: make(map[netip.Addr]int, len(c.Sources)), Destinations: map[Destination][]nf.Ports{}}
+	for _, s := range c.Sources {
+		r.Classes[s.Addr] = s.Class
+	}
 	for class, targets := range c.Classes {
 		for _, box := range nf.Flatten(targets) {
 			if box.FirstProtocol > tcp || box.LastProtocol < tcp {

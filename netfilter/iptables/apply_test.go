@@ -128,7 +128,8 @@ func TestRandomWalk(t *testing.T) {
 
 func wander(r *rand.Rand) nf.Table {
 	t := nf.Table{Name: "sally_walk"}
-	c := nf.Classifier{Name: "routes", Sources: map[netip.Addr]int{}}
+	c := nf.Classifier{Name: "routes"}
+	sources := map[netip.Addr]int{}
 	for range 1 + r.IntN(3) {
 		var class []nf.Target
 		for range r.IntN(4) {
@@ -137,8 +138,9 @@ func wander(r *rand.Rand) nf.Table {
 		c.Classes = append(c.Classes, class)
 	}
 	for range r.IntN(150) {
-		c.Sources[netip.AddrFrom4([4]byte{10, 244, byte(r.IntN(2)), byte(r.IntN(200))})] = r.IntN(len(c.Classes))
+		sources[netip.AddrFrom4([4]byte{10, 244, byte(r.IntN(2)), byte(r.IntN(200))})] = r.IntN(len(c.Classes))
 	}
+	c.Sources = nf.SourcesOf(sources)
 	t.Classifiers = []nf.Classifier{c}
 	to := map[uint32]string{1: "one", 2: "two", 3: "three"}
 	for _, name := range []string{"one", "two", "three"} {

@@ -13,7 +13,7 @@ import (
 
 // crowd is a table of sources with two routes each.
 func crowd(sources, routes int) nf.Table {
-	c := nf.Classifier{Name: "routes", Sources: map[netip.Addr]int{}}
+	c := nf.Classifier{Name: "routes"}
 	route := func(n int) nf.Target {
 		return nf.Target{
 			CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(n >> 8), byte(n)}), 32), Value: uint32(n+1) << 16,
@@ -24,7 +24,7 @@ func crowd(sources, routes int) nf.Table {
 		c.Classes = append(c.Classes, []nf.Target{route(n), route((n + 7) % routes)})
 	}
 	for n := range sources {
-		c.Sources[netip.AddrFrom4([4]byte{10, 244, byte(n >> 8), byte(n)})] = n % routes
+		c.Sources = append(c.Sources, nf.Source{Addr: netip.AddrFrom4([4]byte{10, 244, byte(n >> 8), byte(n)}), Class: n % routes})
 	}
 	names := map[uint32]string{}
 	for n := range routes {
@@ -86,8 +86,8 @@ func BenchmarkOneSource(b *testing.B) {
 		}
 		late := netip.MustParseAddr("10.245.0.1")
 		for n := 0; b.Loop(); n++ {
-			if delete(t.Classifiers[0].Sources, late); n%2 == 0 {
-				t.Classifiers[0].Sources[late] = 3
+			if t.Classifiers[0].Sources = t.Classifiers[0].Sources[:5000]; n%2 == 0 {
+				t.Classifiers[0].Sources = append(t.Classifiers[0].Sources, nf.Source{Addr: late, Class: 3})
 			}
 			if err := a.Apply(context.Background(), t); err != nil {
 				b.Error(err)

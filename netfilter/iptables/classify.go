@@ -32,15 +32,14 @@ func (r *renderer) finder(c netfilter.Classifier) (*finder, error) {
 	sources := make([][]netip.Addr, len(c.Classes))
 	all := make([]netip.Addr, 0, len(c.Sources))
 	var wrong []error
-	for a, class := range c.Sources {
-		if a.Is6() != r.in.IPv6 {
-			wrong = append(wrong, fmt.Errorf("classifier %s: source %s is of the other family", c.Name, a))
+	for _, s := range c.Sources {
+		if s.Addr.Is6() != r.in.IPv6 {
+			wrong = append(wrong, fmt.Errorf("classifier %s: source %s is of the other family", c.Name, s.Addr))
 			continue
 		}
-		sources[class] = append(sources[class], a)
-		all = append(all, a)
+		sources[s.Class] = append(sources[s.Class], s.Addr)
+		all = append(all, s.Addr)
 	}
-	slices.SortFunc(all, netip.Addr.Compare)
 	f := &finder{name: c.Name}
 	if len(c.Sources) > 0 || len(c.Others) == 0 {
 		f.all = r.addSet(set{name: setName(r.in.Name, r.in.IPv6, c.Name+"/all", true), addrs: all})

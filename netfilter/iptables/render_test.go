@@ -38,9 +38,9 @@ func every() nf.Table {
 		Sets: []nf.Set{{Name: "peers", Addrs: []netip.Addr{addr("192.0.2.1"), addr("192.0.2.2")}}},
 		Classifiers: []nf.Classifier{{
 			Name: "routes",
-			Sources: map[netip.Addr]int{
+			Sources: nf.SourcesOf(map[netip.Addr]int{
 				addr("10.244.1.10"): 0, addr("10.244.1.11"): 1, addr("10.244.2.10"): 0, addr("10.244.2.11"): 2,
-			},
+			}),
 			Classes: [][]nf.Target{{payments, kyc}, {payments, nothing}, {world}},
 		}},
 		Chains: []nf.Chain{

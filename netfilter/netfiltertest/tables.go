@@ -33,10 +33,11 @@ func masked(value uint32) nf.Masked { return nf.Masked{Value: value, Mask: markM
 // steering is a table that sends what the classifier finds by way b or c and keeps
 // connections on the way they were born with.
 func steering(sources map[string]int, classes ...[]nf.Target) nf.Table {
-	c := nf.Classifier{Name: "routes", Sources: map[netip.Addr]int{}, Classes: classes}
+	of := map[netip.Addr]int{}
 	for a, class := range sources {
-		c.Sources[netip.MustParseAddr(a)] = class
+		of[netip.MustParseAddr(a)] = class
 	}
+	c := nf.Classifier{Name: "routes", Sources: nf.SourcesOf(of), Classes: classes}
 	b, cc := masked(markB), masked(markC)
 	way := func(name, counter string, m nf.Masked) nf.Chain {
 		return nf.Chain{Name: name, Rules: []nf.Rule{

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/sallyport/sallyport/netfilter"
@@ -18,7 +19,13 @@ type entry struct {
 // class is what the sources of one class find. Classes that find the same are one.
 type class struct {
 	ports, hosts []entry // sorted
-	sources      []string
+	size         int     // how many sources it has
+}
+
+// source is an address and its class, an index.
+type source struct {
+	raw   string
+	class int
 }
 
 // classified is a classifier whose classes have no numbers yet.
@@ -26,7 +33,8 @@ type classified struct {
 	name           string
 	byPort, byHost kind
 	classes        []class
-	others         class // without sources
+	sources        []source // sorted
+	others         class    // without sources
 }
 
 // othersClass is the number of the class for sources that have none of their own. The
@@ -57,65 +65,50 @@ func (w *wanted) classifier(c netfilter.Classifier, use netfilter.Classify) (cla
 		return out, err
 	}
 	out.others = others[0]
-	for i, sources := range w.sourcesOf(c, at, len(classes)) {
-		classes[i].sources = sources
-	}
-	out.classes = slices.DeleteFunc(classes, func(c class) bool { return len(c.sources) == 0 })
-	return out, nil
-}
-
-// sourcesOf are the addresses of each class, raw. They share one string: there may be tens
-// of thousands.
-func (w *wanted) sourcesOf(c netfilter.Classifier, at []int, classes int) [][]string {
-	size := 4
-	if w.family == ipv6 {
-		size = 16
-	}
-	raw, class, count := make([]byte, 0, size*len(c.Sources)), make([]int, 0, len(c.Sources)), make([]int, classes)
-	for addr, i := range c.Sources {
-		if !w.ours(addr) {
-			continue
+	raw := w.raw(len(c.Sources), func(i int) netip.Addr { return c.Sources[i].Addr })
+	out.classes, out.sources = classes, make([]source, 0, len(raw))
+	for i, a := range raw {
+		if class := at[c.Sources[i].Class]; a != "" {
+			out.sources = append(out.sources, source{a, class})
+			classes[class].size++
 		}
-		whole := addr.As16()
-		raw, class = append(raw, whole[16-size:]...), append(class, at[i])
-		count[at[i]]++
 	}
-	room, all, sources := make([]string, len(class)), string(raw), make([][]string, classes)
-	for i, n := range count {
-		sources[i], room = room[:0:n], room[n:]
-	}
-	for n, i := range class {
-		sources[i] = append(sources[i], all[n*size:(n+1)*size])
-	}
-	return sources
+	return out, nil
 }
 
 // number makes the three maps of each classifier, with the numbers that the kernel
 // has for the classes where it has some.
 func (w *wanted) number(have *present) {
 	for _, c := range w.classifiers {
-		haveSources, havePorts, haveHosts := have.elements[sourcesMap(c.name)], have.elements[portsMap(c.name)], have.elements[hostsMap(c.name)]
-		sources := w.flattened.sources(sourcesMap(c.name), len(haveSources))
-		ports, hosts := make(elements, len(havePorts)), make(elements, len(haveHosts))
-		add := func(c class, id uint32) {
-			prefix, number := rawClass(id), rawHost(id)
-			for _, s := range c.sources {
-				sources[key{s, s}] = number
+		names := [...]string{sourcesMap(c.name), portsMap(c.name), hostsMap(c.name)}
+		sources, ports, hosts := w.flattened.room[names[0]][:0], w.flattened.room[names[1]][:0], w.flattened.room[names[2]][:0]
+		ids := numbers(c, have.elements[names[0]], have.elements[names[1]], have.elements[names[2]])
+		data, inOrder := make([]string, len(ids)), make([]int, 0, len(ids))
+		for i, id := range ids {
+			if data[i] = rawHost(id); id != 0 {
+				inOrder = append(inOrder, i)
 			}
+		}
+		slices.SortFunc(inOrder, func(a, b int) int { return cmp.Compare(ids[a], ids[b]) })
+		for _, s := range c.sources {
+			sources = append(sources, element{key{s.raw, s.raw}, data[s.class]})
+		}
+		add := func(c class, id uint32) {
+			prefix := rawClass(id)
 			for _, e := range c.ports {
-				ports[key{prefix + e.first, prefix + e.last}] = e.data
+				ports = append(ports, element{key{prefix + e.first, prefix + e.last}, e.data})
 			}
 			for _, e := range c.hosts {
-				hosts[key{prefix + e.first, prefix + e.last}] = e.data
+				hosts = append(hosts, element{key{prefix + e.first, prefix + e.last}, e.data})
 			}
 		}
-		for i, id := range numbers(c.classes, haveSources, havePorts, haveHosts) {
-			add(c.classes[i], id)
+		for _, i := range inOrder {
+			add(c.classes[i], ids[i])
 		}
-		add(c.others, othersClass)
-		w.sets[sourcesMap(c.name)] = wantedSet{sourceClass, sources}
-		w.sets[portsMap(c.name)] = wantedSet{c.byPort, ports}
-		w.sets[hostsMap(c.name)] = wantedSet{c.byHost, hosts}
+		add(c.others, othersClass) // the highest
+		for i, made := range []wantedSet{{sourceClass, sources}, {c.byPort, ports}, {c.byHost, hosts}} {
+			w.sets[names[i]], w.flattened.room[names[i]] = made, made.elements
+		}
 	}
 }
 
@@ -177,31 +170,33 @@ func fingerprint(c class) string {
 	return string(out)
 }
 
-// numbers gives each class the number that most of its sources have in the kernel,
-// else the one under which the kernel has what it finds already, else a free one.
-// So a change of one source or one target does not renumber the rest.
-func numbers(classes []class, sources, ports, hosts elements) []uint32 {
-	ids, taken, open := make([]uint32, len(classes)), map[uint32]bool{0: true, othersClass: true}, len(classes)
+// numbers gives each class that has sources the number that most of them have in the
+// kernel, else the one under which the kernel has what it finds already, else a free one.
+// So a change of one source or one target does not renumber the rest. The others have 0.
+func numbers(c classified, sources, ports, hosts elements) []uint32 {
+	ids, taken, open := make([]uint32, len(c.classes)), map[uint32]bool{0: true, othersClass: true}, 0
+	for _, class := range c.classes {
+		open += min(1, class.size)
+	}
 	settle := func(i int, id uint32) {
-		if ids[i] == 0 && !taken[id] {
+		if c.classes[i].size > 0 && ids[i] == 0 && !taken[id] {
 			ids[i], taken[id] = id, true
 			open--
 		}
 	}
-	votes := map[uint32]int{}
-	for i, c := range classes {
-		settle(i, commonest(c.sources, sources, votes))
+	for i, id := range commonest(c, sources) {
+		settle(i, id)
 	}
 	if open == 0 {
 		return ids
 	}
 	same := contents(ports, hosts)
-	for i, c := range classes {
-		settle(i, same[fingerprint(c)])
+	for i, class := range c.classes {
+		settle(i, same[fingerprint(class)])
 	}
 	next := uint32(1)
-	for i := range classes {
-		for ids[i] == 0 && taken[next] {
+	for i := range c.classes {
+		for taken[next] {
 			next++
 		}
 		settle(i, next)
@@ -213,13 +208,13 @@ func numbers(classes []class, sources, ports, hosts elements) []uint32 {
 func contents(ports, hosts elements) map[string]uint32 {
 	there := map[uint32]*class{}
 	collect := func(have elements, into func(*class) *[]entry) {
-		for k, data := range have {
-			id := be32(k.first[:4])
+		for _, e := range have {
+			id := be32(e.first[:4])
 			if there[id] == nil {
 				there[id] = &class{}
 			}
 			list := into(there[id])
-			*list = append(*list, entry{k.first[4:], k.last[4:], data})
+			*list = append(*list, entry{e.first[4:], e.last[4:], e.data})
 		}
 	}
 	collect(ports, func(c *class) *[]entry { return &c.ports })
@@ -231,18 +226,26 @@ func contents(ports, hosts elements) map[string]uint32 {
 	return same
 }
 
-func commonest(sources []string, have elements, votes map[uint32]int) (best uint32) {
-	clear(votes)
-	for _, s := range sources {
-		data, known := have[key{s, s}]
-		if !known {
-			continue
+// commonest is, for each class, the number that most of its sources have in the kernel; 0
+// where none has one.
+func commonest(c classified, have elements) []uint32 {
+	type vote struct {
+		class int
+		id    uint32
+	}
+	votes := map[vote]int{}
+	for _, s := range c.sources {
+		for len(have) > 0 && have[0].first < s.raw {
+			have = have[1:]
 		}
-		if id := hostValue(data); id != 0 {
-			votes[id]++
-			if votes[id] > votes[best] || votes[id] == votes[best] && id < best {
-				best = id
-			}
+		if len(have) > 0 && have[0].first == s.raw {
+			votes[vote{s.class, hostValue(have[0].data)}]++
+		}
+	}
+	best, most := make([]uint32, len(c.classes)), make([]int, len(c.classes))
+	for v, n := range votes {
+		if v.id != 0 && (n > most[v.class] || n == most[v.class] && v.id < best[v.class]) {
+			best[v.class], most[v.class] = v.id, n
 		}
 	}
 	return best

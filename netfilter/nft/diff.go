@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 	"strconv"
@@ -140,54 +139,27 @@ func (w *wanted) declareSet(family knftables.Family, name string) knftables.Obje
 // be replaced overlaps the one replacing it, and a map's datum cannot be changed.
 func (d *change) elements(w *wanted, family knftables.Family, name string, have elements) {
 	set := w.sets[name]
-	element := func(k key, data string) *knftables.Element {
-		e := &knftables.Element{Family: family, Table: w.name, Key: []string{set.kind.text(w.family, k)}}
+	spelled := func(e element) *knftables.Element {
+		out := &knftables.Element{Family: family, Table: w.name, Key: []string{set.kind.text(w.family, e.key)}}
 		if set.kind.isMap() {
-			e.Map, e.Value = name, []string{set.kind.data(data)}
+			out.Map, out.Value = name, []string{set.kind.data(e.data)}
 		} else {
-			e.Set = name
+			out.Set = name
 		}
-		return e
+		return out
 	}
-	var gone, added []key
-	known := 0
-	for k, data := range set.elements {
-		is, there := have[k]
-		if there {
-			known++
-		}
-		if !there || is != data {
-			added = append(added, k)
-		}
-		if there && is != data {
-			gone = append(gone, k)
-		}
+	gone, added := set.elements.differ(have)
+	for _, e := range gone {
+		d.tx.Delete(spelled(e))
 	}
-	if known < len(have) { // there are some that nobody wants
-		for k := range have {
-			if _, wanted := set.elements[k]; !wanted {
-				gone = append(gone, k)
-			}
-		}
-	}
-	for _, k := range sorted(gone) {
-		d.tx.Delete(element(k, have[k]))
-	}
-	for _, k := range sorted(added) {
-		d.tx.Add(element(k, set.elements[k]))
+	for _, e := range added {
+		d.tx.Add(spelled(e))
 	}
 	if len(gone)+len(added) > 0 {
-		d.edits = append(d.edits, edit{set: name, kind: set.kind, gone: gone, added: added, data: set.elements})
+		d.edits = append(d.edits, edit{set: name, kind: set.kind, gone: gone, added: added})
 	}
 	d.removed += len(gone)
 	d.added += len(added)
-}
-
-func sorted(keys []key) []key {
-	slices.SortFunc(keys, func(a, b key) int {
-		return cmp.Or(cmp.Compare(a.first, b.first), cmp.Compare(a.last, b.last))
-	})
-	return keys
 }
 
 // rules rewrites a chain whose rules are not those wanted, in that order.

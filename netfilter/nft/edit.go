@@ -11,9 +11,8 @@ import (
 type edit struct {
 	set   string
 	kind  kind
-	gone  []key
-	added []key
-	data  elements // of those added
+	gone  elements
+	added elements
 }
 
 // few is how many elements go to the kernel without nft: all messages of a
@@ -55,32 +54,32 @@ func (d *change) send(f family, table string) error {
 	return conn.Flush()
 }
 
-func inTurn(keys []key, element func(key) nftables.SetElement, add func([]nftables.SetElement) error) error {
-	if len(keys) == 0 {
+func inTurn(all elements, spelled func(element) nftables.SetElement, add func([]nftables.SetElement) error) error {
+	if len(all) == 0 {
 		return nil
 	}
-	list := make([]nftables.SetElement, len(keys))
-	for i, k := range keys {
-		list[i] = element(k)
+	list := make([]nftables.SetElement, len(all))
+	for i, e := range all {
+		list[i] = spelled(e)
 	}
 	return add(list)
 }
 
-func (e edit) removal(k key) nftables.SetElement {
-	el := nftables.SetElement{Key: []byte(k.first)}
+func (e edit) removal(of element) nftables.SetElement {
+	el := nftables.SetElement{Key: []byte(of.first)}
 	if e.kind.isInterval() { // an end even where it is the beginning
-		el.KeyEnd = []byte(k.last)
+		el.KeyEnd = []byte(of.last)
 	}
 	return el
 }
 
-func (e edit) addition(k key) nftables.SetElement {
-	el := e.removal(k)
-	switch data := e.data[k]; e.kind {
+func (e edit) addition(of element) nftables.SetElement {
+	el := e.removal(of)
+	switch e.kind {
 	case portVerdict, hostVerdict:
-		el.VerdictData = &expr.Verdict{Kind: expr.VerdictGoto, Chain: data}
+		el.VerdictData = &expr.Verdict{Kind: expr.VerdictGoto, Chain: of.data}
 	case sourceClass, portMark, hostMark:
-		el.Val = []byte(data)
+		el.Val = []byte(of.data)
 	}
 	return el
 }

@@ -29,7 +29,7 @@ func selections(vmap bool) nf.Table {
 	t := nf.Table{
 		Name:        "sally_edit",
 		Sets:        []nf.Set{{Name: "peers"}},
-		Classifiers: []nf.Classifier{{Name: "routes", Sources: map[netip.Addr]int{}}},
+		Classifiers: []nf.Classifier{{Name: "routes"}},
 	}
 	if vmap {
 		use.To = map[uint32]string{1: "one", 2: "two"}
@@ -60,12 +60,12 @@ func another(t *nf.Table, random *rand.Rand) {
 		}
 		c.Classes = append(c.Classes, targets)
 	}
-	clear(c.Sources)
+	c.Sources = nil
 	t.Sets[0].Addrs = nil
 	for i := range 20 {
 		a := netip.AddrFrom4([4]byte{10, 244, 0, byte(i)})
 		if random.IntN(2) == 0 {
-			c.Sources[a] = random.IntN(len(c.Classes))
+			c.Sources = append(c.Sources, nf.Source{Addr: a, Class: random.IntN(len(c.Classes))})
 		}
 		if random.IntN(2) == 0 {
 			t.Sets[0].Addrs = append(t.Sets[0].Addrs, a)
@@ -118,9 +118,10 @@ func TestManyElementsAtOnce(t *testing.T) {
 	ctx, a, table := context.Background(), applier(t), selections(true)
 	table.Classifiers[0].Classes = [][]nf.Target{{{CIDR: netip.MustParsePrefix("203.0.113.0/24"), Value: 1}}}
 	for _, pods := range []int{0, few / 2, few, 20 * few, 1} {
-		clear(table.Classifiers[0].Sources)
+		table.Classifiers[0].Sources = nil
 		for i := range pods {
-			table.Classifiers[0].Sources[netip.AddrFrom4([4]byte{10, 244, byte(i >> 8), byte(i)})] = 0
+			source := nf.Source{Addr: netip.AddrFrom4([4]byte{10, 244, byte(i >> 8), byte(i)})}
+			table.Classifiers[0].Sources = append(table.Classifiers[0].Sources, source)
 		}
 		if err := a.Apply(ctx, table); err != nil {
 			t.Fatalf("%d pods: %v", pods, err)

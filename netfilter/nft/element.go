@@ -5,39 +5,39 @@ import "golang.org/x/sys/unix"
 // readElements reads a set. There may be many thousands of elements and they are
 // read at every Apply: they stay slices of the messages they came in.
 func readElements(f family, table, set string) (elements, error) {
-	found := elements{}
+	found := []element{}
 	which := append(named(unix.NFTA_SET_ELEM_LIST_TABLE, table), named(unix.NFTA_SET_ELEM_LIST_SET, set)...)
 	err := request(unix.NFT_MSG_GETSETELEM, f, unix.NLM_F_DUMP, which, func(kind uint16, list string) error {
 		if kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			return nil
 		}
 		return each(list, func(_ uint16, e string) error {
-			k, data, err := elementOf(e)
-			found[k] = data
+			is, err := elementOf(e)
+			found = append(found, is)
 			return err
 		})
 	}, func() {})
-	return found, err
+	return ordered(found), err
 }
 
-func elementOf(e string) (k key, data string, err error) {
+func elementOf(e string) (is element, err error) {
 	err = each(e, func(kind uint16, value string) (err error) {
 		switch kind {
 		case unix.NFTA_SET_ELEM_KEY:
-			k.first, err = dataOf(value)
+			is.first, err = dataOf(value)
 		case elemKeyEnd:
-			k.last, err = dataOf(value)
+			is.last, err = dataOf(value)
 		case unix.NFTA_SET_ELEM_DATA:
-			data, err = dataOf(value)
+			is.data, err = dataOf(value)
 		case elemObjRef:
-			data = text(value)
+			is.data = text(value)
 		}
 		return err
 	})
-	if k.last == "" {
-		k.last = k.first
+	if is.last == "" {
+		is.last = is.first
 	}
-	return k, data, err
+	return is, err
 }
 
 // foreign is the datum of an element that only another can have made.

@@ -13,8 +13,7 @@ import (
 type flattened struct {
 	seed        maphash.Seed
 	before, now map[uint64]flat
-	// room are maps of sources to be filled anew: to make one for thousands takes as long
-	// as to fill it.
+	// room is where the elements of the classifiers' maps are, to be filled anew.
 	room map[string]elements
 }
 
@@ -29,15 +28,6 @@ func newFlattened() *flattened {
 
 // next begins another table. What is not in it is forgotten with the one after.
 func (f *flattened) next() { f.before, f.now = f.now, make(map[uint64]flat, len(f.now)) }
-
-// sources is an empty map for the sources of a classifier, until the next one is asked for.
-func (f *flattened) sources(name string, about int) elements {
-	if f.room[name] == nil {
-		f.room[name] = make(elements, about)
-	}
-	clear(f.room[name])
-	return f.room[name]
-}
 
 // of is Flatten; the boxes are to be read only.
 func (f *flattened) of(targets []netfilter.Target) []netfilter.Box {

@@ -54,13 +54,6 @@ type setShape struct {
 	object   uint32
 }
 
-// elements maps raw keys to raw data.
-type elements map[key]string
-
-// key is the first and last raw key of an element; the two are equal where the
-// element is no range.
-type key struct{ first, last string }
-
 // read reads the table whole, and tells of which generation of the rules it is. It
 // repeats when someone changed the rules meanwhile, because the kernel's dumps are only
 // consistent within one.

@@ -191,7 +191,7 @@ func TestNumbersStay(t *testing.T) {
 	}
 	apply := func(sources map[netip.Addr]int, classes ...[]nf.Target) elements {
 		t.Helper()
-		err := a.Apply(ctx, nf.Table{Name: "sally_class", Classifiers: []nf.Classifier{{Name: "routes", Sources: sources, Classes: classes}},
+		err := a.Apply(ctx, nf.Table{Name: "sally_class", Classifiers: []nf.Classifier{{Name: "routes", Sources: nf.SourcesOf(sources), Classes: classes}},
 			Chains: []nf.Chain{{Name: "steer", Hook: nf.PreroutingMangle, Rules: []nf.Rule{{Action: nf.Classify{By: "routes"}}}}}})
 		if err != nil {
 			t.Fatal(err)
@@ -207,14 +207,14 @@ func TestNumbersStay(t *testing.T) {
 	second := apply(map[netip.Addr]int{source(4): 0, source(5): 1, source(6): 2}, target(0), target(1), target(2))
 	// One class has other sources than before, another finds one thing more.
 	third := apply(map[netip.Addr]int{source(7): 0, source(6): 1}, target(0), append(target(2), target(4)...))
-	for k := range first {
-		if _, kept := second[k]; !kept {
-			t.Errorf("element %s was renumbered", hostMark.text(ipv4, k))
+	for _, e := range first {
+		if _, kept := second.find(e.key); !kept {
+			t.Errorf("element %s was renumbered", hostMark.text(ipv4, e.key))
 		}
 	}
 	kept := 0
-	for k := range second {
-		if _, there := third[k]; there {
+	for _, e := range second {
+		if _, there := third.find(e.key); there {
 			kept++
 		}
 	}
@@ -248,11 +248,11 @@ func TestApplyFromAnywhere(t *testing.T) {
 		return out
 	})
 	rapid.Check(t, func(t *rapid.T) {
-		c := nf.Classifier{Name: "routes", Sources: map[netip.Addr]int{}}
+		c := nf.Classifier{Name: "routes"}
 		c.Classes = rapid.SliceOfN(rapid.SliceOfN(target, 0, 4), 1, 4).Draw(t, "classes")
 		for i := range 6 {
 			if class := rapid.IntRange(-1, len(c.Classes)-1).Draw(t, "class"); class >= 0 {
-				c.Sources[netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})] = class
+				c.Sources = append(c.Sources, nf.Source{Addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), Class: class})
 			}
 		}
 		mark := rapid.Bool().Draw(t, "mark")

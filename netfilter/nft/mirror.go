@@ -20,10 +20,11 @@ type mirror struct {
 	table string
 	room  int // of the socket; other programs' changes wait there too
 
-	heard      *os.File // nil: nobody listens
-	namespace  uint64   // that it listens in
-	have       *present // nil: to be read
-	generation uint32   // of the rules that have is of
+	heard      *os.File          // nil: nobody listens
+	namespace  uint64            // that it listens in
+	have       *present          // nil: to be read
+	news       map[string][]said // of the sets of have, not yet in it
+	generation uint32            // of the rules that have is of
 }
 
 // announcements of some ten thousand elements wait in the kernel between two looks.
@@ -103,6 +104,7 @@ func (m *mirror) deaf() {
 // hear takes in what has been announced. A socket that lost something is given up: what
 // else it loses until it is empty it does not tell (net/netlink/af_netlink.c, netlink_overrun).
 func (m *mirror) hear() {
+	defer m.settle()
 	buf := make([]byte, 64<<10)
 	for m.heard != nil {
 		n, from, err := unix.Recvfrom(int(m.heard.Fd()), buf, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
@@ -119,6 +121,16 @@ func (m *mirror) hear() {
 			m.take(buf[:n])
 		}
 	}
+}
+
+// settle brings into have what was heard.
+func (m *mirror) settle() {
+	if m.have != nil {
+		for set, all := range m.news {
+			m.have.elements[set] = m.have.elements[set].after(all)
+		}
+	}
+	m.news = nil
 }
 
 // take one datagram of announcements.
@@ -165,18 +177,16 @@ func (m *mirror) announced(message int, f family, attrs string) error {
 	}); err != nil || !ours || message == unix.NFT_MSG_NEWGEN {
 		return err
 	}
-	elements := m.have.elements[set]
-	if elements == nil || message != unix.NFT_MSG_NEWSETELEM && message != unix.NFT_MSG_DELSETELEM {
+	if _, known := m.have.elements[set]; !known || message != unix.NFT_MSG_NEWSETELEM && message != unix.NFT_MSG_DELSETELEM {
 		m.have = nil
 		return nil
 	}
 	return each(list, func(_ uint16, e string) error {
-		k, data, err := elementOf(e)
-		if message == unix.NFT_MSG_NEWSETELEM {
-			elements[k] = data
-		} else {
-			delete(elements, k)
+		is, err := elementOf(e)
+		if m.news == nil {
+			m.news = map[string][]said{}
 		}
+		m.news[set] = append(m.news[set], said{is, message == unix.NFT_MSG_DELSETELEM})
 		return err
 	})
 }

@@ -66,9 +66,10 @@ func (a *Applier) Pending(_ context.Context, t netfilter.Table, about []netip.Ad
 			add(true, "set", name, "is of another type")
 		}
 		concerns := want.concerns(about, have.elements)
-		for k, data := range set.elements {
-			if is, there := have.elements[name][k]; (!there || is != data) && concerns(set.kind, k) {
-				add(true, "set", name, "element %s is missing", set.kind.text(f, k))
+		_, missing := set.elements.differ(have.elements[name])
+		for _, e := range missing {
+			if concerns(set.kind, e.key) {
+				add(true, "set", name, "element %s is missing", set.kind.text(f, e.key))
 			}
 		}
 	}
@@ -84,9 +85,9 @@ func (w *wanted) concerns(about []netip.Addr, have map[string]elements) func(kin
 	}
 	for _, c := range w.classifiers {
 		for _, sources := range []elements{w.sets[sourcesMap(c.name)].elements, have[sourcesMap(c.name)]} {
-			for k, data := range sources {
-				if addrs[k.first] {
-					classes[hostValue(data)] = true
+			for _, e := range sources {
+				if addrs[e.first] {
+					classes[hostValue(e.data)] = true
 				}
 			}
 		}

@@ -17,7 +17,7 @@ import (
 
 // large is 5,000 sources that share 1,000 routes of three destinations each.
 func large() netfilter.Table {
-	c := netfilter.Classifier{Name: "routes", Sources: map[netip.Addr]int{}}
+	c := netfilter.Classifier{Name: "routes"}
 	counting := netfilter.CountConnMark{Mask: 0xffff0000, Names: map[uint32]string{}}
 	for i := range 1000 {
 		value := uint32(i+1)<<16 | 0x100
@@ -33,7 +33,7 @@ func large() netfilter.Table {
 		counting.Names[uint32(i+1)<<16] = fmt.Sprintf("route_%d", i+1)
 	}
 	for i := range 5000 {
-		c.Sources[netip.AddrFrom4([4]byte{10, 244, byte(i >> 8), byte(i)})] = i % 1000
+		c.Sources = append(c.Sources, netfilter.Source{Addr: netip.AddrFrom4([4]byte{10, 244, byte(i >> 8), byte(i)}), Class: i % 1000})
 	}
 	return netfilter.Table{Name: "sally_scale", Classifiers: []netfilter.Classifier{c}, Chains: []netfilter.Chain{
 		{Name: "mangle", Hook: netfilter.PreroutingMangle, Rules: []netfilter.Rule{{Action: netfilter.Classify{By: "routes"}}, {Action: counting}}},
@@ -86,7 +86,7 @@ func BenchmarkApply(b *testing.B) {
 		n := 0
 		for b.Loop() {
 			n++
-			table.Classifiers[0].Sources[netip.MustParseAddr("10.250.0.1")] = n % 1000
+			table.Classifiers[0].Sources = append(table.Classifiers[0].Sources[:5000], netfilter.Source{Addr: netip.MustParseAddr("10.250.0.1"), Class: n % 1000})
 			do(apply)
 		}
 	})

@@ -20,7 +20,8 @@ type wanted struct {
 	counters []string
 	// classifiers become sets when their classes are numbered.
 	classifiers []classified
-	others      map[string]bool // classifiers that have a class for every other source
+	others      map[string]bool              // classifiers that have a class for every other source
+	counting    map[string]map[uint32]string // by map, mark → counter
 	flattened   *flattened
 }
 
@@ -57,7 +58,7 @@ func compileWith(t netfilter.Table, known *flattened) (*wanted, error) {
 	if err := t.Validate(); err != nil {
 		return nil, err
 	}
-	w := &wanted{name: t.Name, family: ipv4, sets: map[string]wantedSet{}, others: map[string]bool{}, flattened: known}
+	w := &wanted{name: t.Name, family: ipv4, sets: map[string]wantedSet{}, others: map[string]bool{}, counting: map[string]map[uint32]string{}, flattened: known}
 	if t.IPv6 {
 		w.family = ipv6
 	}
@@ -65,14 +66,14 @@ func compileWith(t netfilter.Table, known *flattened) (*wanted, error) {
 		w.counters = append(w.counters, objectName(name))
 	}
 	for _, s := range t.Sets {
-		set := wantedSet{kind: addresses, elements: make(elements, len(s.Addrs))}
-		for _, a := range s.Addrs {
-			if w.ours(a) {
-				raw := string(a.AsSlice())
-				set.elements[key{raw, raw}] = ""
+		raw := w.raw(len(s.Addrs), func(i int) netip.Addr { return s.Addrs[i] })
+		list := make([]element, 0, len(raw))
+		for _, a := range raw {
+			if a != "" {
+				list = append(list, element{key: key{a, a}})
 			}
 		}
-		w.sets[objectName(s.Name)] = set
+		w.sets[objectName(s.Name)] = wantedSet{kind: addresses, elements: ordered(list)}
 	}
 	uses, err := usesOf(t)
 	if err != nil {
@@ -92,6 +93,14 @@ func compileWith(t netfilter.Table, known *flattened) (*wanted, error) {
 		if err := w.chain(c); err != nil {
 			return nil, err
 		}
+	}
+	for name, counters := range w.counting {
+		list := make([]element, 0, len(counters))
+		for mark, counter := range counters {
+			raw := rawHost(mark)
+			list = append(list, element{key{raw, raw}, objectName(counter)})
+		}
+		w.sets[name] = wantedSet{kind: counterOfMark, elements: ordered(list)}
 	}
 	names := slices.Concat(w.counters, slices.Collect(maps.Keys(w.sets)))
 	for _, c := range w.classifiers {
@@ -134,7 +143,7 @@ func (w *wanted) chain(c netfilter.Chain) error {
 		case netfilter.Classify:
 			classified = true
 		case netfilter.CountConnMark:
-			if err := w.counting(a); err != nil {
+			if err := w.count(a); err != nil {
 				return err
 			}
 		}
@@ -146,20 +155,39 @@ func (w *wanted) chain(c netfilter.Chain) error {
 	return nil
 }
 
-// counting adds the counters to the map that their mask has; a mask has one map.
-func (w *wanted) counting(a netfilter.CountConnMark) error {
-	name := countMap(a)
-	set, known := w.sets[name]
-	if !known {
-		set = wantedSet{kind: counterOfMark, elements: elements{}}
-		w.sets[name] = set
+// raw are addresses as keys, "" for one of the other family. They share one string: there
+// may be tens of thousands.
+func (w *wanted) raw(n int, at func(int) netip.Addr) []string {
+	size := 4
+	if w.family == ipv6 {
+		size = 16
+	}
+	bytes := make([]byte, 0, n*size)
+	for i := range n {
+		whole := at(i).As16()
+		bytes = append(bytes, whole[16-size:]...)
+	}
+	all, list := string(bytes), make([]string, n)
+	for i := range n {
+		if w.ours(at(i)) {
+			list[i] = all[i*size : (i+1)*size]
+		}
+	}
+	return list
+}
+
+// count adds the counters to the map that their mask has; a mask has one map.
+func (w *wanted) count(a netfilter.CountConnMark) error {
+	known := w.counting[countMap(a)]
+	if known == nil {
+		w.counting[countMap(a)] = maps.Clone(a.Names)
+		return nil
 	}
 	for mark, counter := range a.Names {
-		raw := rawHost(mark)
-		if other, taken := set.elements[key{raw, raw}]; taken && other != objectName(counter) {
+		if other, taken := known[mark]; taken && other != counter {
 			return fmt.Errorf("connection mark %#x/%#x is to be counted as %s and as %s", mark, a.Mask, other, counter)
 		}
-		set.elements[key{raw, raw}] = objectName(counter)
+		known[mark] = counter
 	}
 	return nil
 }
