@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -191,7 +192,7 @@ func (h *Host) Cleanup(vips []netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	r, err := NewRelay(h, nil, 0)
+	r, err := NewRelay(h, nil, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return errors.Join(err, f.Stop())
 	}

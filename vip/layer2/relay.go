@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -23,13 +25,15 @@ const RelayTable = "sally_relay"
 const (
 	relayed  = "relayed"  // the counter
 	gateways = "gateways" // the set of addresses that other gateways send from
+	queues   = "queues"   // the map of what the room for waiting packets was, by interface
 )
 
 // Relay passes on what comes to this host for a VIP that it has handed over. Neighbours
 // learn within milliseconds that a VIP has moved, and until then they send here: such
 // a packet goes out again as it came, to whoever answers for the VIP. While nobody does, the
 // kernel's queue for an address that is being resolved keeps it (arp_queue,
-// net/core/neighbour.c), so that between two holders packets are late and not lost.
+// net/core/neighbour.c), which is made larger meanwhile, so that between two holders
+// packets are late and not lost.
 //
 // It works before the packet is routed: forwarded as any other it would meet the
 // rules of this host, and the sender would be told of a shorter way. Nothing is translated
@@ -43,15 +47,18 @@ type Relay struct {
 	host *Host
 	vips []vip.VIP
 	port uint16 // UDP, of the tunnel
+	log  *slog.Logger
 
-	mu    sync.Mutex
-	nft   *nftables.Conn
-	users int
+	mu      sync.Mutex
+	nft     *nftables.Conn
+	program knftables.Interface
+	users   int
+	before  map[int]uint32 // the room for waiting packets, by interface, which is larger now
 }
 
 // NewRelay is for the VIPs that have an interface here, and the tunnel's UDP port.
-func NewRelay(h *Host, vips []vip.VIP, port uint16) (*Relay, error) {
-	r := &Relay{host: h, vips: vips, port: port}
+func NewRelay(h *Host, vips []vip.VIP, port uint16, log *slog.Logger) (*Relay, error) {
+	r := &Relay{host: h, vips: vips, port: port, log: log, before: map[int]uint32{}}
 	err := h.inside(func() error {
 		var err error
 		r.nft, err = nftables.New(nftables.AsLasting())
@@ -71,14 +78,35 @@ func (r *Relay) Stop() error { return r.nft.CloseLasting() }
 func (r *Relay) Up(ctx context.Context, others []netip.Addr) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err := r.host.inside(func() error {
-		nft, err := knftables.New("", "")
-		if err != nil {
-			return err
+	before, err := r.install(ctx, others)
+	if err != nil {
+		return fmt.Errorf("install the relay (table %s; needs nft_fwd_netdev and nft_fib_netdev): %w", RelayTable, err)
+	}
+	r.users++
+	for index, bytes := range before {
+		r.before[index] = bytes
+		if err := r.host.setQueue(index, max(bytes, waitingRoom)); err != nil {
+			r.log.Warn("few packets can wait while the VIP moves", "interface", index, "error", err)
 		}
-		tx := nft.NewTransaction()
+	}
+	return nil
+}
+
+// install brings the rules into the kernel, and what the queues are that are to be
+// made larger, for whoever finds the table.
+func (r *Relay) install(ctx context.Context, others []netip.Addr) (before map[int]uint32, err error) {
+	return before, r.host.inside(func() error {
+		if r.program == nil {
+			if r.program, err = knftables.New("", ""); err != nil {
+				return err
+			}
+		}
+		tx := r.program.NewTransaction()
 		if r.users == 0 {
-			if err := r.table(tx); err != nil {
+			if before, err = r.queues(); err != nil {
+				return err
+			}
+			if err := r.table(tx, before); err != nil {
 				return err
 			}
 		}
@@ -87,22 +115,24 @@ func (r *Relay) Up(ctx context.Context, others []netip.Addr) error {
 				tx.Add(&knftables.Element{Family: knftables.NetDevFamily, Table: RelayTable, Set: gateways, Key: []string{a.String()}})
 			}
 		}
-		return nft.Run(ctx, tx)
+		return r.program.Run(ctx, tx)
 	})
-	if err != nil {
-		return fmt.Errorf("install the relay (table %s; needs nft_fwd_netdev and nft_fib_netdev): %w", RelayTable, err)
-	}
-	r.users++
-	return nil
 }
 
-func (r *Relay) table(tx *knftables.Transaction) error {
+func (r *Relay) table(tx *knftables.Transaction, before map[int]uint32) error {
 	table := &knftables.Table{Family: knftables.NetDevFamily, Name: RelayTable}
 	tx.Add(table)
 	tx.Delete(table)
 	tx.Add(table)
 	tx.Add(&knftables.Counter{Family: knftables.NetDevFamily, Table: RelayTable, Name: relayed})
 	tx.Add(&knftables.Set{Family: knftables.NetDevFamily, Table: RelayTable, Name: gateways, Type: "ipv4_addr"})
+	tx.Add(&knftables.Map{Family: knftables.NetDevFamily, Table: RelayTable, Name: queues, Type: "iface_index : mark"})
+	for _, index := range slices.Sorted(maps.Keys(before)) {
+		tx.Add(&knftables.Element{
+			Family: knftables.NetDevFamily, Table: RelayTable, Map: queues,
+			Key: []string{strconv.Itoa(index)}, Value: []string{strconv.FormatUint(uint64(before[index]), 10)},
+		})
+	}
 	here, err := r.host.Interfaces()
 	if err != nil {
 		return err
@@ -182,11 +212,12 @@ func (r *Relay) Remove() error {
 }
 
 func (r *Relay) remove() error {
+	restored := r.restoreQueues()
 	r.nft.DelTable(relayTable())
 	if err := r.nft.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("remove table %s of the relay: %w", RelayTable, err)
+		return errors.Join(restored, fmt.Errorf("remove table %s of the relay: %w", RelayTable, err))
 	}
-	return nil
+	return restored
 }
 
 func relayTable() *nftables.Table {

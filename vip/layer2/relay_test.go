@@ -1,6 +1,7 @@
 package layer2
 
 import (
+	"log/slog"
 	"net/netip"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ func TestRelayKeepsPacketsForTheHeir(t *testing.T) {
 	const tunnel = 4793
 	s := segment(t, "a", "b", "c")
 	before, heir, third := s["a"], s["b"], s["c"]
-	r, err := NewRelay(before.Host, []vip.VIP{v}, tunnel)
+	r, err := NewRelay(before.Host, []vip.VIP{v}, tunnel, slog.New(slog.DiscardHandler))
 	must(t, err)
 	t.Cleanup(func() { _ = r.Stop() })
 	sh(t, before.ns, "ip addr add 192.0.2.10/32 dev eth0")
