@@ -12,6 +12,7 @@ import (
 
 	"github.com/sallyport/sallyport/election"
 	"github.com/sallyport/sallyport/election/gossip"
+	"github.com/sallyport/sallyport/election/priority"
 	"github.com/sallyport/sallyport/gateway/host"
 	"github.com/sallyport/sallyport/vip"
 )
@@ -87,7 +88,7 @@ func (r *Replica) HandOver(ctx context.Context, addr netip.Addr, to string) (hos
 	defer end()
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.HandoverTimeout)
 	defer cancel()
-	if err := r.relay.Up(ctx, r.others()); err != nil {
+	if err := r.putUpRelay(ctx); err != nil {
 		r.log.Warn("some packets will be lost while the VIP moves", "vip", addr, "error", err)
 	} else {
 		r.handovers.lingering.Add(1)
@@ -114,6 +115,13 @@ func (r *Replica) HandOver(ctx context.Context, addr netip.Addr, to string) (hos
 			return fail(err)
 		}
 	}
+}
+
+// putUpRelay starts a program, which must not be put before the packets that are on
+// their way meanwhile.
+func (r *Replica) putUpRelay(ctx context.Context) (err error) {
+	priority.Ordinary(func() { err = r.relay.Up(ctx, r.others()) })
+	return err
 }
 
 // named finds the gateway that is called so or runs on the node of that name.
@@ -199,7 +207,7 @@ func (r *Replica) heir(ctx context.Context, v vip.VIP, to string) (string, error
 	}
 }
 
-// pass is what happens while packets wait. When it fails the VIP is held as before, or
+// pass is what happens while packets wait, and the moment before. When it fails the VIP is held as before, or
 // lost meanwhile.
 func (r *Replica) pass(ctx context.Context, v vip.VIP, heir string) error {
 	ctx, cancel := context.WithTimeout(ctx, paused)

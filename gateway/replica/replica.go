@@ -186,7 +186,7 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 		}
 		r.electorate.changed = func() { r.mirror.changed(); r.page.Changed() }
 	}
-	if r.relay, err = layer2.NewRelay(r.host, r.watch.holdable(), cfg.SNAT.Tunnel.Port); err != nil {
+	if r.relay, err = layer2.NewRelay(r.host, r.watch.holdable(), cfg.SNAT.Tunnel.Port, log); err != nil {
 		return nil, err
 	}
 	r.conflicts = &conflicts{host: r.host, vips: r.watch.holdable(), holds: r.electorate.holds, log: log, seen: map[string]layer2.Conflict{}, counts: map[netip.Addr]uint64{}}
