@@ -31,3 +31,12 @@ func (l *Listener) ShrinkBuffer() error {
 
 // Together is for how long events gather.
 const Together = together * time.Millisecond
+
+// Reading tells whether the table is being read by this process.
+func Reading() bool {
+	if reading.TryLock() {
+		reading.Unlock()
+		return false
+	}
+	return true
+}

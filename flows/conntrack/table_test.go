@@ -156,3 +156,18 @@ func TestDeleteOfAGoneEntryIsNoError(t *testing.T) {
 		}
 	}
 }
+
+// While it is read, packets are held up on a processor: on no more than one by us.
+func TestTableIsReadByOneAtATime(t *testing.T) {
+	track(t)
+	send(t, 9001)
+	n := count(t, conntrack.Mark{}, func(*conntrack.Entry) bool {
+		if !conntrack.Reading() {
+			t.Error("another might read now")
+		}
+		return true
+	})
+	if n == 0 || conntrack.Reading() {
+		t.Errorf("read %d entries, and still reading: %v", n, conntrack.Reading())
+	}
+}

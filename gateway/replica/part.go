@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -85,9 +86,16 @@ func (p *part) begin(ctx context.Context, r role) (end func()) {
 	var running sync.WaitGroup
 	if r.holder == p.mirror.name {
 		// From here on events are told; snapshots have what was before.
-		feed := p.mirror.server.Lead(p.scope.VIP.String(), r.term, p.isWhole(), p.scope.Flows)
+		whole := p.isWhole()
+		feed := p.mirror.server.Lead(p.scope.VIP.String(), r.term, whole, p.scope.Flows)
 		p.feed.Store(feed)
-		running.Go(func() { priority.Ordinary(func() { p.restore(ctx) }) })
+		running.Go(func() {
+			// What came with a stream is liberal, and its timeouts are only too long.
+			if whole && !pause(ctx, restoreLate) {
+				return
+			}
+			priority.Ordinary(func() { p.restore(ctx) })
+		})
 		return func() {
 			p.feed.Store(nil)
 			p.mirror.server.Retire(p.scope.VIP.String())
@@ -133,6 +141,24 @@ func (p *part) restore(ctx context.Context) {
 	}
 }
 
+// Reading the kernel's table holds up packets for milliseconds, wherever it is done:
+// not in the moment in which those that waited for a VIP are let go, and not on all
+// gateways at once.
+const (
+	followSoon  = 50 * time.Millisecond // and as much again by chance, three times over
+	restoreLate = time.Second
+)
+
+// pause tells whether it was to its end.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
 const (
 	retryFirst = 50 * time.Millisecond
 	retryMost  = 2 * time.Second
@@ -146,10 +172,11 @@ func (p *part) follow(ctx context.Context, r role) {
 		return
 	}
 	defer w.Close()
-	pause := retryFirst
+	patience := retryFirst
 	p.mu.Lock()
 	p.failing, p.since, p.whole = "the first snapshot has not arrived", time.Now(), false
 	p.mu.Unlock()
+	pause(ctx, followSoon+rand.N(3*followSoon))
 	defer func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -161,7 +188,7 @@ func (p *part) follow(ctx context.Context, r role) {
 			s := &stream.Following{
 				Ring: p.mirror.ring, Name: p.mirror.name, VIP: p.scope.VIP.String(), Term: r.term, At: at,
 				Table: &table{part: p, writer: w}, InStep: func() {
-					pause = retryFirst
+					patience = retryFirst
 					p.inStep(r.holder)
 					p.mirror.audit.settled(ctx, p.scope.VIP)
 				},
@@ -178,11 +205,8 @@ func (p *part) follow(ctx context.Context, r role) {
 		}
 		p.failed(r.holder, err)
 		p.mirror.audit.unsettled(p.scope.VIP)
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, retryMost)
+		pause(ctx, patience)
+		patience = min(2*patience, retryMost)
 	}
 }
 
