@@ -24,6 +24,15 @@ func (l *Lab) Get(ctx context.Context, role Role, j int, path string) (code int,
 
 // Fetch makes one HTTP request from a host of the lab.
 func (l *Lab) Fetch(ctx context.Context, from, url string) (code int, body []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, nil, fmt.Errorf("get %s: %w", url, err)
+	}
+	return l.Ask(from, req)
+}
+
+// Ask makes any HTTP request from a host of the lab.
+func (l *Lab) Ask(from string, req *http.Request) (code int, body []byte, err error) {
 	m, err := l.machine(from)
 	if err != nil {
 		return 0, nil, err
@@ -37,10 +46,6 @@ func (l *Lab) Fetch(ctx context.Context, from, url string) (code int, body []byt
 			})
 			return c, err
 		},
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return 0, nil, fmt.Errorf("get %s: %w", url, err)
 	}
 	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {

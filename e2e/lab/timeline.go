@@ -52,6 +52,23 @@ func (t Timeline) LongestGap() Gap {
 	return longest
 }
 
+// Stall is the longest stretch between two answers that lasted into a span of time, or
+// from the last answer to its end; the questions may have been asked before.
+func (t Timeline) Stall(from, to time.Time) Gap {
+	var longest Gap
+	var last time.Time
+	for _, at := range append(t.Answers(), to) {
+		if at.After(to) {
+			at = to
+		}
+		if g := (Gap{last, at}); !last.IsZero() && at.After(from) && g.Length() > longest.Length() {
+			longest = g
+		}
+		last = at
+	}
+	return longest
+}
+
 // NextReply is the time from the fault to the first answer to a question asked
 // after it; answers already on their way at the fault say nothing. False: none came.
 func (t Timeline) NextReply(fault time.Time) (time.Duration, bool) {

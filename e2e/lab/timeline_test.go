@@ -198,3 +198,22 @@ func TestDiff(t *testing.T) {
 		t.Errorf("names of interfaces are lost: %q", a)
 	}
 }
+
+func TestStallIsOfItsSpanOnly(t *testing.T) {
+	at := func(ms int) time.Time { return time.Unix(0, 0).Add(time.Duration(ms) * time.Millisecond) }
+	var line Timeline
+	for _, ms := range []int{0, 50, 60, 90, 95, 100, 180} {
+		line.Exchanges = append(line.Exchanges, Exchange{Sent: at(ms), Answered: at(ms)})
+	}
+	for _, c := range []struct{ from, to, begin, end int }{
+		{55, 200, 100, 180},  // the longest, not the first
+		{70, 98, 60, 90},     // it had begun before
+		{50, 98, 60, 90},     // one that ended just then is over
+		{96, 150, 100, 150},  // nothing more came
+		{190, 250, 180, 250}, // nor ever
+	} {
+		if got := line.Stall(at(c.from), at(c.to)); got.From != at(c.begin) || got.To != at(c.end) {
+			t.Errorf("from %d to %d: %v to %v", c.from, c.to, got.From.Sub(at(0)), got.To.Sub(at(0)))
+		}
+	}
+}
