@@ -49,7 +49,7 @@ type absence struct {
 
 // Settled is what Settle found.
 type Settled struct {
-	Pods []Pod // with the addresses that they still live behind
+	Pods []Pod // with the addresses that they still live behind; to be read only
 	Left []Tenant
 	Back []Tenant
 	// Again is when to ask anew though nothing changed; zero for never.
@@ -73,10 +73,10 @@ func (t *Tenancy) Settle(pods []Pod, network Network, live bool, now time.Time) 
 	var out Settled
 	homes, gone := make(map[Tenant]Home, len(t.homes)), map[Tenant]*absence{}
 	addrs := make(map[netip.Addr]bool, len(t.addrs))
-	out.Pods = make([]Pod, 0, len(pods))
-	for _, p := range pods {
+	out.Pods = pods
+	for n := range pods {
+		p := &pods[n]
 		if p.HostNetwork || p.Ended {
-			out.Pods = append(out.Pods, p)
 			continue
 		}
 		here, missing := p.Addrs, false
@@ -141,8 +141,12 @@ func (t *Tenancy) Settle(pods []Pod, network Network, live bool, now time.Time) 
 			}
 			stays(addr)
 		}
-		p.Addrs = here
-		out.Pods = append(out.Pods, p)
+		if missing {
+			if &out.Pods[0] == &pods[0] {
+				out.Pods = slices.Clone(pods)
+			}
+			out.Pods[n].Addrs = here
+		}
 	}
 	t.homes, t.gone, t.addrs = homes, gone, addrs
 	slices.SortFunc(out.Left, compareTenants)

@@ -212,6 +212,9 @@ func (a *Agent) local(snap gateway.Snapshot) gateway.Snapshot {
 			here++
 		}
 	}
+	if here == len(snap.Pods) {
+		return local
+	}
 	local.Pods = make([]gateway.Pod, 0, here)
 	for i := range snap.Pods {
 		if snap.Pods[i].Node == a.cfg.NodeName {
