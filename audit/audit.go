@@ -101,14 +101,14 @@ func (d *Directory) Concerns(route uint16) bool {
 	return ok
 }
 
-// pod that has the address; the zero Pod for none.
-func (d *Directory) pod(addr netip.Addr) Pod {
+// pod that has the address.
+func (d *Directory) pod(addr netip.Addr) (_ Pod, known bool) {
 	i, found := slices.BinarySearchFunc(d.pods, addr, func(p gateway.PlannedPod, a netip.Addr) int { return p.Addr.Compare(a) })
 	if !found {
-		return Pod{}
+		return Pod{}, false
 	}
-	p := d.pods[i]
-	return Pod{Namespace: p.Namespace, Name: p.Name, UID: p.UID, Node: p.Node}
+	p := &d.pods[i]
+	return Pod{Namespace: p.Namespace, Name: p.Name, UID: p.UID, Node: p.Node}, true
 }
 
 // protocols are spelt as people do; others are their number.

@@ -1,9 +1,7 @@
 package audit
 
 import (
-	"cmp"
 	"net/netip"
-	"slices"
 	"time"
 )
 
@@ -19,22 +17,34 @@ type Book struct {
 	Counting bool
 
 	open  map[Key]entry
-	vips  map[netip.Addr]part
-	pods  map[[16]byte]*Pod // of the directory, as far as asked for
+	vips  map[netip.Addr]*part
+	pods  map[[16]byte]*owner // by address in the directory, as far as asked for
 	of    *Directory
+	view  int // its number
 	found int64
 }
 
 // part that this gateway has in a VIP.
 type part struct {
-	held    bool
+	vip  netip.Addr
+	held bool
+	// adrift: it was held, and who has it now is not known. What ends meanwhile is this
+	// gateway's to write only if nobody else had the VIP.
+	adrift  bool
+	ends    []end
 	settled bool // it follows the holder, and knows all connections there were
+}
+
+// end that was told while the VIP was adrift.
+type end struct {
+	seen Sighting
+	at   time.Time
 }
 
 // entry is what is remembered of a connection.
 type entry struct {
-	pod     *Pod
-	vip     netip.Addr
+	pod     *owner
+	part    *part
 	began   int64 // Unix nanoseconds; 0: before this gateway knew
 	closed  int64 // likewise; 0: it has not
 	id      uint32
@@ -45,44 +55,61 @@ type entry struct {
 	written bool
 }
 
-// Missing is a connection that was not Present.
-type Missing struct {
-	key Key
-	id  uint32
-}
-
 // Len is how many connections are followed.
 func (b *Book) Len() int { return len(b.open) }
 
 // Found is how many connections were found whose beginning nobody has told by now.
 func (b *Book) Found() int64 { return b.found }
 
-// Holder notes who holds the VIP, and appends that.
-func (b *Book) Holder(out []Record, vip netip.Addr, holder string, at time.Time) []Record {
-	held, before := holder == b.Gateway, b.vips[vip]
-	if before.held && !held {
+// Holder notes who holds the VIP, and appends that, and what ended while nobody knew.
+func (b *Book) Holder(out []Record, vip netip.Addr, holder string, at time.Time, d *Directory) []Record {
+	p := b.part(vip)
+	held := holder == b.Gateway
+	if (p.held || p.adrift) && !held {
 		for k, e := range b.open {
-			if e.vip == vip && e.whole {
+			if e.part == p && e.whole {
 				e.whole = false
 				b.open[k] = e
 			}
 		}
 	}
-	b.part(vip, part{held: held})
+	*p = part{vip: vip, held: held, ends: p.ends}
+	out = b.late(out, p, d)
 	return append(out, Record{Time: at, Event: HolderEvent, Gateway: b.Gateway, VIP: vip, Holder: holder})
+}
+
+// late sees what ended while the VIP was adrift.
+func (b *Book) late(out []Record, p *part, d *Directory) []Record {
+	ends := p.ends
+	p.ends = nil
+	for i := range ends {
+		if s := &ends[i].seen; b.open[s.Key].id == s.ID {
+			out = b.See(out, s, ends[i].at, d)
+		}
+	}
+	return out
+}
+
+// Adrift notes that this gateway no longer holds the VIP, and knows nobody who does.
+func (b *Book) Adrift(vip netip.Addr) {
+	p := b.part(vip)
+	p.adrift, p.held = p.adrift || p.held, false
 }
 
 // Settled notes whether all connections of the VIP are known that another holder has:
 // then what turns up from here on begins now.
-func (b *Book) Settled(vip netip.Addr, settled bool) {
-	b.part(vip, part{held: b.vips[vip].held, settled: settled})
-}
+func (b *Book) Settled(vip netip.Addr, settled bool) { b.part(vip).settled = settled }
 
-func (b *Book) part(vip netip.Addr, p part) {
-	if b.vips == nil {
-		b.vips = map[netip.Addr]part{}
+func (b *Book) part(vip netip.Addr) *part {
+	p := b.vips[vip]
+	if p == nil {
+		if b.vips == nil {
+			b.vips = map[netip.Addr]*part{}
+		}
+		p = &part{vip: vip}
+		b.vips[vip] = p
 	}
-	b.vips[vip] = p
+	return p
 }
 
 // See appends what a sighting is on record for.
@@ -103,20 +130,24 @@ func (b *Book) See(out []Record, s *Sighting, at time.Time, d *Directory) []Reco
 			}
 			return out
 		}
-		out = b.unseen(out, s.Key, at, d)
-		p := b.vips[s.VIP]
+		if known {
+			out = b.lapsed(out, s.Key, e, at, d)
+		}
 		e = b.enter(s, d)
-		if e.whole = p.held; p.held || p.settled {
+		held := e.part.held
+		if e.whole = held; held || e.part.settled {
 			e.began = at.UnixNano()
 		}
-		if b.Starts && p.held {
-			r := b.record(s.Key, e, d)
-			r.Event, r.Time, r.Reason = StartEvent, at, ""
-			out = append(out, r)
+		if b.Starts && held {
+			out = append(out, Record{Event: StartEvent, Time: at})
+			b.describe(&out[len(out)-1], s.Key, &e, d)
 		}
 	case Closed:
 		if !same {
-			out, b.found = b.unseen(out, s.Key, at, d), b.found+1
+			if known {
+				out = b.lapsed(out, s.Key, e, at, d)
+			}
+			b.found++
 			e = b.enter(s, d)
 		}
 		if e.closed == 0 {
@@ -124,10 +155,10 @@ func (b *Book) See(out []Record, s *Sighting, at time.Time, d *Directory) []Reco
 		}
 		if !b.Counting && !e.written {
 			e.written = true
-			out = append(out, b.ended(s, e, at, d, ""))
+			out = b.ended(out, s, &e, at, d, "")
 		}
 	case Gone:
-		return b.gone(out, s, same, at, d)
+		return b.gone(out, s, e, same, at, d)
 	default:
 		return out
 	}
@@ -135,15 +166,21 @@ func (b *Book) See(out []Record, s *Sighting, at time.Time, d *Directory) []Reco
 	return out
 }
 
-func (b *Book) gone(out []Record, s *Sighting, same bool, at time.Time, d *Directory) []Record {
-	held := b.vips[s.VIP].held
-	e := b.open[s.Key]
-	if same {
+// gone ends a connection; e is what is known of it if it is the same.
+func (b *Book) gone(out []Record, s *Sighting, e entry, same bool, at time.Time, d *Directory) []Record {
+	p := e.part
+	if !same {
+		p = b.part(s.VIP)
+	}
+	switch {
+	case same && p.adrift && !e.written && e.closed == 0:
+		p.ends = append(p.ends, end{*s, at})
+		return out
+	case same:
 		delete(b.open, s.Key)
-	} else {
-		if !held && !s.Expired {
-			return out // a standby's copy
-		}
+	case !p.held:
+		return out // a standby's copy, or the heir's
+	default:
 		b.found++
 		e = b.enter(s, d)
 	}
@@ -155,121 +192,32 @@ func (b *Book) gone(out []Record, s *Sighting, same bool, at time.Time, d *Direc
 	case e.written:
 		return out
 	case e.closed != 0:
-	case !held && (s.Expired || !s.Replied):
-		// The holder knows nothing of what was not answered yet.
+	case !p.held && s.Replied:
+		return out // the holder was told of it, and has it on record, or will
+	case !p.held:
 		reason = Moved
-	case !held:
-		return out // the holder has it on record, or will
-	case e.pod.Name != "" && *b.whose(s.Key, d) != *e.pod:
+	case e.pod.Name != "" && !b.has(s.Key, e.pod, d):
 		reason = PodGone
 	case d.routes[e.route].gone:
 		reason = RouteGone
 	case s.Expired:
 		reason = Timeout
 	}
-	return append(out, b.ended(s, e, at, d, reason))
-}
-
-// Compare takes what is there for what the book should have. What it lacks is entered:
-// the first time, what has closed by then was an earlier run's to write. What it has too
-// much is missing, unless it is told to be gone yet.
-func (b *Book) Compare(out []Record, present []Sighting, first bool, at time.Time, d *Directory) ([]Record, []Missing) {
-	there := make(map[Key]uint32, len(present))
-	for i := range present {
-		s := &present[i]
-		if !d.routes[s.Route].audit {
-			continue
-		}
-		there[s.Key] = s.ID
-		if e, known := b.open[s.Key]; known && e.id == s.ID {
-			continue
-		}
-		out = b.unseen(out, s.Key, at, d)
-		e := b.enter(s, d)
-		b.found++
-		if s.Over {
-			e.closed, e.reset, e.written = at.UnixNano(), s.Reset, first
-			if !b.Counting && !e.written {
-				e.written = true
-				out = append(out, b.ended(s, e, at, d, ""))
-			}
-		}
-		b.open[s.Key] = e
-	}
-	var missing []Missing
-	for k, e := range b.open {
-		if id, ok := there[k]; !ok || id != e.id {
-			missing = append(missing, Missing{k, e.id})
-		}
-	}
-	return out, missing
-}
-
-// Miss ends what is missing still, when all was read that was told before.
-func (b *Book) Miss(out []Record, missing []Missing, at time.Time, d *Directory) []Record {
-	for _, m := range missing {
-		if e, known := b.open[m.key]; known && e.id == m.id {
-			out = b.unseen(out, m.key, at, d)
-		}
-	}
-	return out
-}
-
-// unseen ends a connection whose end nobody told.
-func (b *Book) unseen(out []Record, k Key, at time.Time, d *Directory) []Record {
-	e, known := b.open[k]
-	if !known {
-		return out
-	}
-	delete(b.open, k)
-	if e.written || e.closed == 0 && !b.vips[e.vip].held {
-		return out
-	}
-	return append(out, b.ended(&Sighting{Key: k}, e, at, d, Unobserved))
-}
-
-// Stop appends what would be lost with the book: what has closed, and what goes on
-// without anybody who follows it.
-func (b *Book) Stop(out []Record, at time.Time, d *Directory) []Record {
-	first := len(out)
-	for k, e := range b.open {
-		if !e.written && (e.closed != 0 || b.vips[e.vip].held) {
-			out = append(out, b.ended(&Sighting{Key: k}, e, at, d, Stopped))
-		}
-	}
-	slices.SortFunc(out[first:], func(x, y Record) int {
-		return cmp.Or(x.Start.Compare(y.Start), x.Source.Compare(y.Source), cmp.Compare(x.SourcePort, y.SourcePort),
-			x.Destination.Compare(y.Destination), cmp.Compare(x.DestinationPort, y.DestinationPort), cmp.Compare(x.Protocol, y.Protocol))
-	})
-	b.open = nil
-	return out
+	return b.ended(out, s, &e, at, d, reason)
 }
 
 func (b *Book) enter(s *Sighting, d *Directory) entry {
 	if b.open == nil {
 		b.open = map[Key]entry{}
 	}
-	return entry{pod: b.whose(s.Key, d), vip: s.VIP, id: s.ID, route: s.Route, port: s.Port}
+	return entry{pod: b.whose(s.Key, d), part: b.part(s.VIP), id: s.ID, route: s.Route, port: s.Port}
 }
 
-// whose a connection is by the directory. Connections of one pod share it.
-func (b *Book) whose(k Key, d *Directory) *Pod {
-	if b.of != d {
-		b.of, b.pods = d, map[[16]byte]*Pod{}
-	}
-	p := b.pods[k.Src]
-	if p == nil {
-		found := d.pod(k.src())
-		p = &found
-		b.pods[k.Src] = p
-	}
-	return p
-}
-
-// ended is the record of an end. What has closed did so then, for that reason.
-func (b *Book) ended(s *Sighting, e entry, at time.Time, d *Directory, reason Reason) Record {
-	r := b.record(s.Key, e, d)
-	r.Event, r.Time, r.Reason = EndEvent, at, reason
+// ended appends the record of an end. What has closed did so then, for that reason.
+func (b *Book) ended(out []Record, s *Sighting, e *entry, at time.Time, d *Directory, reason Reason) []Record {
+	out = append(out, Record{Event: EndEvent, Time: at, Reason: reason})
+	r := &out[len(out)-1]
+	b.describe(r, s.Key, e, d)
 	if e.closed != 0 {
 		r.Time, r.Reason = time.Unix(0, e.closed), Finished
 		if e.reset {
@@ -279,20 +227,20 @@ func (b *Book) ended(s *Sighting, e entry, at time.Time, d *Directory, reason Re
 	r.Time = r.Time.UTC()
 	r.Answered = s.Replied || e.closed != 0 && !e.reset
 	r.Counted, r.Sent, r.Received = s.Counted, s.Sent, s.Received
-	return r
+	return out
 }
 
-func (b *Book) record(k Key, e entry, d *Directory) Record {
-	r := Record{
-		Gateway: b.Gateway, Route: d.routes[e.route].name, Pod: *e.pod,
-		Source: k.src(), SourcePort: k.SrcPort, VIP: e.vip, Port: e.port, Destination: k.dst(), DestinationPort: k.DstPort,
-		Protocol: ProtocolName(k.Protocol), TakenOver: !e.whole,
-	}
+// describe the connection in its record.
+func (b *Book) describe(r *Record, k Key, e *entry, d *Directory) {
+	r.Gateway, r.Route, r.Pod = b.Gateway, d.routes[e.route].name, e.pod.Pod
+	r.Source, r.SourcePort = k.src(), k.SrcPort
+	r.VIP, r.Port = e.part.vip, e.port
+	r.Destination, r.DestinationPort = k.dst(), k.DstPort
+	r.Protocol, r.TakenOver = ProtocolName(k.Protocol), !e.whole
 	if k.Protocol == 1 || k.Protocol == 58 {
 		r.DestinationPort = 0
 	}
 	if e.began != 0 {
 		r.Start = time.Unix(0, e.began).UTC()
 	}
-	return r
 }

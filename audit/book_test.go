@@ -54,7 +54,11 @@ type step struct {
 	table  []Sighting
 	miss   bool
 	stop   bool
+	adrift bool
 }
+
+// adrift: this gateway holds no more, and knows nobody who does.
+var adrift = step{adrift: true}
 
 func see(s Sighting) step        { return step{see: &s} }
 func holder(name string) step    { return step{holder: name} }
@@ -74,11 +78,13 @@ func told(t *testing.T, b Book, steps ...step) (lines []string) {
 		case s.see != nil:
 			out = b.See(nil, s.see, at, d)
 		case s.holder != "":
-			out = b.Holder(nil, theVIP, s.holder, at)
+			out = b.Holder(nil, theVIP, s.holder, at, d)
 		case s.in != nil:
 			b.Settled(theVIP, *s.in)
 		case s.plan != nil:
 			d = s.plan
+		case s.adrift:
+			b.Adrift(theVIP)
 		case s.stop:
 			out = b.Stop(nil, at, d)
 		case s.miss:
@@ -157,8 +163,25 @@ func TestEveryConnectionIsWrittenOnce(t *testing.T) {
 		"given away, the heir's to write":           {Book{}, []step{holder("a"), see(sight(Began, 9)), holder("b"), see(sight(Gone, 9))}, nil},
 		"given away unanswered, which no heir knows": {Book{}, []step{holder("a"), see(sight(Began, 9, silent)), holder("b"), see(sight(Gone, 9, silent))},
 			[]string{"end web 9 1-3 moved taken over unanswered"}},
-		"given away and never heard of again": {Book{}, []step{holder("a"), see(sight(Began, 9)), holder("b"), see(sight(Gone, 9, expired))},
-			[]string{"end web 9 1-3 moved taken over"}},
+		"given away, the heir's to write although it is forgotten here": {Book{}, []step{
+			holder("a"), see(sight(Began, 9)), holder("b"), see(sight(Gone, 9, expired))}, nil},
+		"ended when nobody was known to hold, and another did": {Book{}, []step{
+			holder("a"), see(sight(Began, 9)), adrift, see(sight(Gone, 9, expired)), holder("b")}, nil},
+		"ended when nobody was known to hold, unanswered, and another did": {Book{}, []step{
+			holder("a"), see(sight(Began, 9)), adrift, see(sight(Gone, 9, expired, silent)), holder("b")},
+			[]string{"end web 9 1-3 moved taken over unanswered"}},
+		"ended when nobody was known to hold, and nobody else did": {Book{}, []step{
+			holder("a"), see(sight(Began, 9)), adrift, see(sight(Gone, 9, expired)), holder("a")},
+			[]string{"end web 9 1-3 timeout"}},
+		"ended when nobody was known to hold, and the gateway stops": {Book{}, []step{
+			holder("a"), see(sight(Began, 9)), adrift, see(sight(Gone, 9, expired)), {stop: true}},
+			[]string{"end web 9 1-3 timeout"}},
+		"missing when nobody was known to hold, and nobody else did": {Book{}, []step{
+			holder("a"), see(sight(Began, 9)), adrift, see(sight(Gone, 9, expired)), compare(), holder("a")},
+			[]string{"end web 9 1-3 timeout"}},
+		"goes on when nobody else held": {Book{}, []step{
+			holder("a"), see(sight(Began, 9)), adrift, holder("a"), see(sight(Gone, 9, expired))},
+			[]string{"end web 9 1-4 timeout"}},
 		"given away when it had closed": {Book{Counting: true}, []step{
 			holder("a"), see(sight(Began, 9)), see(sight(Closed, 9, over)), holder("b"), see(sight(Gone, 9, over, counted))},
 			[]string{"end web 9 1-2 fin 300/2000 taken over"}},
@@ -198,7 +221,7 @@ func TestNoConnectionIsWrittenTwiceOrNever(t *testing.T) {
 		b := Book{Gateway: "a", Counting: rapid.Bool().Draw(t, "counting")}
 		d := NewDirectory(planOf("web", audited), nil)
 		at := began
-		b.Holder(nil, theVIP, "a", at)
+		b.Holder(nil, theVIP, "a", at, d)
 		table := map[uint16]Sighting{} // the kernel's
 		noticed := map[[2]uint32]bool{}
 		id := uint32(0)

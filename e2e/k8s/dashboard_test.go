@@ -23,7 +23,6 @@ func (w *world) watched() {
 	w.plugin()
 	for _, j := range w.everyNode() {
 		d := w.dashboard(lab.NodeName(j))
-		held := w.holder(w.everyNode()...)
 		w.await(func() error {
 			document, err := d.document()
 			if err == nil && !strings.Contains(document, "<title>Sallyport</title>") {
@@ -33,11 +32,14 @@ func (w *world) watched() {
 		})
 		w.await(func() error {
 			v, err := d.view()
+			held := w.holder(w.everyNode()...)
 			switch {
 			case err != nil:
 				return err
 			case v.Node != lab.NodeName(j):
 				return fmt.Errorf("%s shows the gateway of %s, n%d was asked for", d.url, v.Node, j)
+			case len(v.VIPs) == 1 && v.VIPs[0].Held != (v.VIPs[0].Holder == v.Gateway): // also of a VIP that moves
+				return fmt.Errorf("%s is held by itself %t, and by %s", v.Gateway, v.VIPs[0].Held, v.VIPs[0].Holder)
 			case len(v.VIPs) != 1 || v.VIPs[0].VIP != theVIP || v.VIPs[0].Held != (j == held) || len(v.VIPs[0].Voters) != len(w.everyNode()):
 				return fmt.Errorf("n%d holds %s, and n%d shows %+v", held, theVIP, j, v.VIPs)
 			case len(v.Routes.First) != 1 || v.Routes.First[0].Name != "payments" || v.Routes.First[0].Pods != len(w.everyNode()):

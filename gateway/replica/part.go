@@ -51,6 +51,7 @@ type role struct {
 // run follows the election until the context ends.
 func (p *part) run(ctx context.Context) error {
 	var now role
+	adrift := false // it held, and nobody is known to hold
 	end := func() {}
 	defer func() { end() }()
 	// The election says when it changes; this is for the address of a holder.
@@ -63,12 +64,20 @@ func (p *part) run(ctx context.Context) error {
 		case want.holder == "" || want.holder == p.mirror.name && s.Role != election.Holder:
 			// Nobody has the connections now. Whoever had them last still knows them, and
 			// should it hold again, nothing has been missed.
+			if now.holder == p.mirror.name && !adrift {
+				adrift = true
+				p.mirror.audit.adrift(p.scope.VIP)
+			}
 		case want.holder != now.holder:
 			end()
-			end, now = p.begin(ctx, want), want
+			end, now, adrift = p.begin(ctx, want), want, false
 		case want.term > now.term && feed != nil:
 			feed.Raise(want.term)
 			now = want
+		}
+		if adrift && want.holder == p.mirror.name && s.Role == election.Holder {
+			adrift = false
+			p.mirror.audit.holds(p.scope.VIP, want.holder)
 		}
 		select {
 		case <-ctx.Done():
