@@ -64,7 +64,7 @@ func (b *Book) Found() int64 { return b.found }
 // Holder notes who holds the VIP, and appends that, and what ended while nobody knew.
 func (b *Book) Holder(out []Record, vip netip.Addr, holder string, at time.Time, d *Directory) []Record {
 	p := b.part(vip)
-	held := holder == b.Gateway
+	held, again := holder == b.Gateway, p.adrift && holder == b.Gateway
 	if (p.held || p.adrift) && !held {
 		for k, e := range b.open {
 			if e.part == p && e.whole {
@@ -75,6 +75,9 @@ func (b *Book) Holder(out []Record, vip netip.Addr, holder string, at time.Time,
 	}
 	*p = part{vip: vip, held: held, ends: p.ends}
 	out = b.late(out, p, d)
+	if again { // nobody had it meanwhile
+		return out
+	}
 	return append(out, Record{Time: at, Event: HolderEvent, Gateway: b.Gateway, VIP: vip, Holder: holder})
 }
 

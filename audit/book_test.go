@@ -214,6 +214,26 @@ func TestEveryConnectionIsWrittenOnce(t *testing.T) {
 	}
 }
 
+// Who holds a VIP is on record when another does: not when this gateway lost it and had it again.
+func TestAChangeOfTheHolderIsOnRecord(t *testing.T) {
+	b, d := Book{Gateway: "a"}, NewDirectory(planOf("web", audited), nil)
+	var out []Record
+	for _, holder := range []string{"b", "a", "", "a", "", "b"} {
+		if holder == "" {
+			b.Adrift(theVIP)
+			continue
+		}
+		out = b.Holder(out, theVIP, holder, began, d)
+	}
+	var names []string
+	for _, r := range out {
+		names = append(names, r.Holder)
+	}
+	if fmt.Sprint(names) != "[b a b]" {
+		t.Errorf("on record are the holders %v, want [b a b]", names)
+	}
+}
+
 // Whatever of a holder's events is lost, each connection is written once, if only it is
 // there when the table is looked at, or its end is heard.
 func TestNoConnectionIsWrittenTwiceOrNever(t *testing.T) {
