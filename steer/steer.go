@@ -77,6 +77,9 @@ func Table(cfg tunnel.Config, plan gateway.Plan, h gateway.Hold, ends []tunnel.R
 		// the partner began, and the pod's answers, which nobody steers, for its replies.
 		{Name: "from-tunnel", Rules: []nf.Rule{
 			{Match: nf.Match{ConnMark: &none}, Count: Unmatched, Action: nf.Drop{}},
+			// What belongs to none at all has no mark to look at: a pod's RST, say, that was tunnelled
+			// here since this host has the VIP from elsewhere.
+			{Match: nf.Match{State: nf.Invalid}, Count: Unmatched, Action: nf.Drop{}},
 		}},
 		// By a gateway on this host: of what is tunnelled to it, not of what pods send.
 		{Name: "marked-in", Rules: []nf.Rule{
