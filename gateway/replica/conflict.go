@@ -21,17 +21,23 @@ import (
 const conflictFor = time.Minute
 
 // conflicts are claims of other hosts to a VIP while this replica holds it. They are
-// never our own replicas': their claims begin when our lease has ended.
+// never our own replicas': their claims begin when our lease has ended, and what they
+// said before is not counted.
 type conflicts struct {
-	host  *layer2.Host
-	vips  []vip.VIP
-	holds func(addr netip.Addr) bool
-	log   *slog.Logger
+	host *layer2.Host
+	vips []vip.VIP
+	// since tells since when this replica holds the VIP of an address, if it does.
+	since func(addr netip.Addr) (since time.Duration, held bool)
+	now   func() time.Duration // CLOCK_BOOTTIME
+	// defend announces the VIP.
+	defend func(v vip.VIP)
+	log    *slog.Logger
 
 	mu   sync.Mutex
 	seen map[string]layer2.Conflict
 	// counts by VIP
-	counts map[netip.Addr]uint64
+	counts   map[netip.Addr]uint64
+	defences map[netip.Addr]*vip.Defence
 }
 
 // run listens on the VIPs' interfaces until the context ends.
@@ -60,18 +66,36 @@ func (c *conflicts) probe(ctx context.Context, v vip.VIP) {
 }
 
 func (c *conflicts) note(found layer2.Conflict) {
-	if !c.holds(found.Addr) {
+	since, held := c.since(found.Addr)
+	if !held {
 		return
 	}
-	c.log.Error("another host claims the VIP", "address", found.Addr, "mac", found.MAC.String(), "interface", found.Interface)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.seen[found.Addr.String()+" "+found.MAC.String()] = found
 	for _, v := range c.vips {
-		if slices.Contains(v.Addrs(), found.Addr) {
-			c.counts[v.Addr]++
+		if !slices.Contains(v.Addrs(), found.Addr) {
+			continue
+		}
+		foreign, announce := c.judge(v, found, since)
+		if foreign {
+			c.log.Error("another host claims the VIP", "address", found.Addr, "mac", found.MAC.String(), "interface", found.Interface, "announced", announce)
+		}
+		if announce {
+			c.defend(v)
 		}
 	}
+}
+
+func (c *conflicts) judge(v vip.VIP, found layer2.Conflict, since time.Duration) (foreign, announce bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.defences[v.Addr] == nil {
+		c.defences[v.Addr] = &vip.Defence{}
+	}
+	foreign, announce = c.defences[v.Addr].Heard(c.now(), since, found.Answered)
+	if foreign {
+		c.seen[found.Addr.String()+" "+found.MAC.String()] = found
+		c.counts[v.Addr]++
+	}
+	return foreign, announce
 }
 
 // count is how often another host was seen to claim the VIP.

@@ -257,16 +257,16 @@ func (e *electorate) awaitHolder(ctx context.Context, addr netip.Addr) (string, 
 	}
 }
 
-// holds tells whether this replica's lease on the address lasts now.
-func (e *electorate) holds(addr netip.Addr) bool {
+// since tells since when this replica holds the VIP of the address, if its lease lasts now.
+func (e *electorate) since(addr netip.Addr) (since time.Duration, held bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, s := range e.machine.Status() {
 		if v := e.vips[s.VIP]; slices.Contains(v.Addrs(), addr) {
-			return s.Role == election.Holder && s.Until > e.now()
+			return s.Since, s.Role == election.Holder && s.Until > e.now()
 		}
 	}
-	return false
+	return 0, false
 }
 
 // uninvited notes a member that has no vote.

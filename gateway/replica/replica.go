@@ -189,7 +189,10 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 	if r.relay, err = layer2.NewRelay(r.host, r.watch.holdable(), cfg.SNAT.Tunnel.Port, log); err != nil {
 		return nil, err
 	}
-	r.conflicts = &conflicts{host: r.host, vips: r.watch.holdable(), holds: r.electorate.holds, log: log, seen: map[string]layer2.Conflict{}, counts: map[netip.Addr]uint64{}}
+	r.conflicts = &conflicts{
+		host: r.host, vips: r.watch.holdable(), since: r.electorate.since, now: boottime.Now, defend: r.announcer.Defend, log: log,
+		seen: map[string]layer2.Conflict{}, counts: map[netip.Addr]uint64{}, defences: map[netip.Addr]*vip.Defence{},
+	}
 	r.keeper.claimed = r.conflicts.probe
 	for _, name := range names {
 		r.electorate.record(name)

@@ -26,6 +26,7 @@ type Announcer struct {
 }
 
 type claim struct {
+	ends []end
 	stop context.CancelFunc
 	done chan struct{}
 }
@@ -82,7 +83,7 @@ func (a *Announcer) Claim(v vip.VIP) error {
 	begun := time.Now()
 	a.announce(v, ends)
 	ctx, stop := context.WithCancel(context.Background())
-	c := claim{stop: stop, done: make(chan struct{})}
+	c := claim{ends: ends, stop: stop, done: make(chan struct{})}
 	a.claims[v.Addr] = c
 	go func() {
 		defer close(c.done)
@@ -98,6 +99,15 @@ func (a *Announcer) Claim(v vip.VIP) error {
 		}
 	}()
 	return nil
+}
+
+// Defend announces a VIP out of turn, if it is claimed.
+func (a *Announcer) Defend(v vip.VIP) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if c, is := a.claims[v.Addr]; is {
+		a.announce(v, c.ends)
+	}
 }
 
 // announce sends gratuitous ARP as request and as reply: there are neighbours that

@@ -41,6 +41,7 @@ type arpPacket struct {
 	op       uint16
 	sender   net.HardwareAddr
 	senderIP netip.Addr
+	target   net.HardwareAddr
 }
 
 func parseARP(b []byte) (arpPacket, bool) {
@@ -52,6 +53,7 @@ func parseARP(b []byte) (arpPacket, bool) {
 		op:       binary.BigEndian.Uint16(b[20:]),
 		sender:   net.HardwareAddr(append([]byte(nil), b[22:28]...)),
 		senderIP: netip.AddrFrom4([4]byte(b[28:32])),
+		target:   net.HardwareAddr(append([]byte(nil), b[32:38]...)),
 	}, true
 }
 

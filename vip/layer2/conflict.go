@@ -24,6 +24,7 @@ type Conflict struct {
 	Interface string
 	MAC       net.HardwareAddr
 	At        time.Time
+	Answered  bool // it says so to this host, which has asked
 }
 
 // conflictEvery bounds the reports about one address and MAC: a host that fights
@@ -132,7 +133,7 @@ func receive(conn *packet.Conn, e end) (Conflict, error) {
 		}
 		p, ok := parseARP(buf[:n])
 		if ok && p.senderIP == e.addr && !bytes.Equal(p.sender, e.mac) {
-			return Conflict{Addr: e.addr, Interface: e.iface, MAC: p.sender, At: time.Now()}, nil
+			return Conflict{Addr: e.addr, Interface: e.iface, MAC: p.sender, At: time.Now(), Answered: p.op == arpReply && bytes.Equal(p.target, e.mac)}, nil
 		}
 	}
 }
@@ -154,6 +155,9 @@ func (h *Host) Probe(ctx context.Context, v vip.VIP, wait time.Duration) (Confli
 	group.Go(func() error {
 		defer cancel()
 		return c.Run(ctx, func(got Conflict) {
+			if !got.Answered {
+				return // it was said before, perhaps
+			}
 			select {
 			case found <- got:
 			default:
