@@ -49,6 +49,16 @@ func TestPortsAreCountedByDestinationAndRange(t *testing.T) {
 	if got := c.Worst(other, 10); len(got) != 1 || got[0].Used != 101 {
 		t.Errorf("of the other VIP %v, want 101 ports", got)
 	}
+	// Every port of a range counts, its ends too, and every protocol that has ports.
+	for _, p := range []nf.Ports{{First: 1024, Last: 29999}, {First: 32768, Last: 65535}} {
+		ends := NewPortCount(Config{NodePorts: nf.Ports{First: 30000, Last: 32767}})
+		sctp := Destination{Addr: bank.Addr, Port: 3868, Protocol: 132}
+		ends.Add(countedVIP, sctp, p.First)
+		ends.Add(countedVIP, sctp, p.Last)
+		if got, _ := ends.Towards(countedVIP, sctp); got.Used != 2 || got.Range != p {
+			t.Errorf("of the ends of %s %v are counted", p, got)
+		}
+	}
 	if got := bank.String(); got != "203.0.113.1:443/tcp" {
 		t.Errorf("the destination reads %s", got)
 	}
@@ -132,5 +142,18 @@ func TestATrendForgetsWhatIsOld(t *testing.T) {
 	trend.Note(2*time.Hour, nil)
 	if len(trend.seen) != 0 {
 		t.Errorf("%d destinations are remembered that nobody asks for", len(trend.seen))
+	}
+}
+
+// A destination's use is of the range that is fullest: another one has a trend of its own.
+func TestATrendIsOfOneRange(t *testing.T) {
+	var trend Trend
+	last := Forecast{}
+	for i, first := range []uint16{1024, 1024, 32768, 32768, 32768} {
+		use := PortUse{Destination: bank, Range: nf.Ports{First: first, Last: first + 999}, Used: 100 * (i + 1), Usable: 1000}
+		last = trend.Note(time.Duration(i)*15*time.Second, map[netip.Addr][]PortUse{countedVIP: {use}})[countedVIP][0]
+	}
+	if last.Growth != 0 || last.Left != Never {
+		t.Errorf("three counts of a range make %+v", last)
 	}
 }
