@@ -170,7 +170,7 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 	if err != nil {
 		return nil, err
 	}
-	r.watch = newWatch(r.host, cfg.VIPs, r.fence.Guard, log)
+	r.watch = newWatch(r.host, cfg.VIPs, r.guard, log)
 	r.keeper.unfit, r.keeper.mend = r.watch.bar, r.putUpFence
 	r.electorate = &electorate{
 		messenger: r.gossip, keeper: r.keeper, now: boottime.Now, log: log, vips: r.watch.vips(),
@@ -215,7 +215,10 @@ func (r *Replica) Run(ctx context.Context) error {
 	defer r.fence.Stop()
 	defer r.relay.Stop()
 	defer r.announcer.Close()
-	if err := r.fence.Install(ctx, all, r.lease); err != nil {
+	// Nothing is held yet, and other hosts' packets may pass here.
+	var err error
+	priority.Ordinary(func() { err = r.fence.Install(ctx, all, r.lease) })
+	if err != nil {
 		return err
 	}
 	stale, err := r.host.Reap(all)
@@ -282,7 +285,10 @@ func (r *Replica) Run(ctx context.Context) error {
 			return nil
 		})
 	}
-	g.Go(func() error { return r.clash.Run(ctx) })
+	g.Go(func() (err error) {
+		priority.Ordinary(func() { err = r.clash.Run(ctx) })
+		return err
+	})
 	if r.cfg.Allowlist != "" {
 		g.Go(func() error {
 			return host.ServeOnly(ctx, "--allowlist-listen", r.cfg.Allowlist, r.Handlers(), r.log)
@@ -290,6 +296,13 @@ func (r *Replica) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return host.Serve(ctx, r.cfg.HTTP, r.cfg.TokenFile, r, r.metrics, r.log) })
 	return g.Wait()
+}
+
+// guard starts a program, as everything does that changes rules: at the priority of the
+// election it would take the processor from packets for tens of milliseconds.
+func (r *Replica) guard(ctx context.Context, iface string) (err error) {
+	priority.Ordinary(func() { err = r.fence.Guard(ctx, iface) })
+	return err
 }
 
 // putUpFence makes a fence that somebody removed anew, closed.

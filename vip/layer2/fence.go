@@ -121,17 +121,12 @@ func (f *Fence) Install(ctx context.Context, addrs []netip.Addr, longest time.Du
 	f.unguard()
 	f.reading.Unlock()
 	f.guarding.Unlock()
-	err = f.host.inside(func() error {
-		nft, err := knftables.New("", "")
-		if err != nil {
-			return err
-		}
-		tx := nft.NewTransaction()
+	err = f.host.rules(ctx, func(tx *knftables.Transaction) error {
 		replaceTable(tx, knftables.ARPFamily, addrs, longest)
 		arpRules(tx, rungs)
 		replaceTable(tx, knftables.IPv4Family, addrs, longest)
 		ipRules(tx, rungs)
-		return nft.Run(ctx, tx)
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("install the fence (tables %s): %w", FenceTable, err)

@@ -36,12 +36,7 @@ func (f *Fence) Guard(ctx context.Context, iface string) error {
 	if !again {
 		chain = "out" + strconv.Itoa(len(f.guards)) // an interface's name need not be one for a chain
 	}
-	err := f.host.inside(func() error {
-		nft, err := knftables.New("", "")
-		if err != nil {
-			return err
-		}
-		tx := nft.NewTransaction()
+	err := f.host.rules(ctx, func(tx *knftables.Transaction) error {
 		if len(f.guards) == 0 {
 			replaceTable(tx, knftables.NetDevFamily, addrs, rungs[0])
 			guardRules(tx, rungs)
@@ -49,7 +44,7 @@ func (f *Fence) Guard(ctx context.Context, iface string) error {
 		egress(tx, chain, iface)
 		tx.Flush(&knftables.Chain{Family: knftables.NetDevFamily, Table: FenceTable, Name: chain})
 		chains{tx, knftables.NetDevFamily}.rule(chain, "arp saddr ip @vips arp saddr ip != @held counter name fenced drop")
-		return nft.Run(ctx, tx)
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("guard the announcements on %s (nft table netdev %s, hook egress; needs Linux 5.16 with CONFIG_NETFILTER_EGRESS, and nft 1.0.1): %w", iface, FenceTable, err)

@@ -4,16 +4,19 @@
 package layer2
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+	"sigs.k8s.io/knftables"
 
 	"github.com/sallyport/sallyport/vip"
 )
@@ -28,6 +31,9 @@ type Host struct {
 	raw    int              // IPv4 with our own header
 	// protocols: the kernel keeps the protocol of an address.
 	protocols bool
+
+	program sync.Mutex
+	nft     knftables.Interface
 }
 
 // Open gives the network that the process is in.
@@ -81,6 +87,26 @@ func (h *Host) Close() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// rules runs a transaction by the nft program, which is asked for its version once.
+func (h *Host) rules(ctx context.Context, fill func(tx *knftables.Transaction) error) error {
+	return h.inside(func() error {
+		h.program.Lock()
+		var err error
+		if h.nft == nil {
+			h.nft, err = knftables.New("", "")
+		}
+		h.program.Unlock()
+		if err != nil {
+			return err
+		}
+		tx := h.nft.NewTransaction()
+		if err := fill(tx); err != nil {
+			return err
+		}
+		return h.nft.Run(ctx, tx)
+	})
 }
 
 // inside runs f in the host's network namespace.

@@ -49,11 +49,10 @@ type Relay struct {
 	port uint16 // UDP, of the tunnel
 	log  *slog.Logger
 
-	mu      sync.Mutex
-	nft     *nftables.Conn
-	program knftables.Interface
-	users   int
-	before  map[int]uint32 // the room for waiting packets, by interface, which is larger now
+	mu     sync.Mutex
+	nft    *nftables.Conn
+	users  int
+	before map[int]uint32 // the room for waiting packets, by interface, which is larger now
 }
 
 // NewRelay is for the VIPs that have an interface here, and the tunnel's UDP port.
@@ -95,13 +94,7 @@ func (r *Relay) Up(ctx context.Context, others []netip.Addr) error {
 // install brings the rules into the kernel, and what the queues are that are to be
 // made larger, for whoever finds the table.
 func (r *Relay) install(ctx context.Context, others []netip.Addr) (before map[int]uint32, err error) {
-	return before, r.host.inside(func() error {
-		if r.program == nil {
-			if r.program, err = knftables.New("", ""); err != nil {
-				return err
-			}
-		}
-		tx := r.program.NewTransaction()
+	err = r.host.rules(ctx, func(tx *knftables.Transaction) (err error) {
 		if r.users == 0 {
 			if before, err = r.queues(); err != nil {
 				return err
@@ -115,8 +108,9 @@ func (r *Relay) install(ctx context.Context, others []netip.Addr) (before map[in
 				tx.Add(&knftables.Element{Family: knftables.NetDevFamily, Table: RelayTable, Set: gateways, Key: []string{a.String()}})
 			}
 		}
-		return r.program.Run(ctx, tx)
+		return nil
 	})
+	return before, err
 }
 
 func (r *Relay) table(tx *knftables.Transaction, before map[int]uint32) error {
