@@ -15,7 +15,7 @@ import (
 
 var vip = netip.MustParseAddr("192.0.2.10")
 
-const patience = 5 * time.Second
+const patience = 20 * time.Second
 
 func TestLabLeavesNothing(t *testing.T) {
 	if os.Geteuid() != 0 {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/e2e/netns"
 	"github.com/sallyport/sallyport/tunnel"
@@ -37,6 +38,13 @@ func host(t *testing.T) {
 	netns.Test(t)
 	shell(t, `ip link add eth0 type veth peer name peer0; ip link set peer0 up; ip link set eth0 up
 ip addr add 192.0.2.1/24 dev eth0`)
+	// The kernel tells of a carrier when it comes to it, behind whoever else holds the lock
+	// of all interfaces: that is not to come in between a test's own changes.
+	for _, link := range []string{"eth0", "peer0"} {
+		for !strings.Contains(shell(t, "ip -o link show dev "+link), "state UP") {
+			<-time.After(time.Millisecond)
+		}
+	}
 }
 
 func applier(t *testing.T, cfg tunnel.Config) *Applier {

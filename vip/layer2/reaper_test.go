@@ -23,14 +23,14 @@ func TestReaperRemovesWhatNobodyHolds(t *testing.T) {
 
 	sh(t, a.ns, "ip addr add 192.0.2.66/32 dev eth0")
 	for range 2 { // the watch goes back to sleep and wakes again
-		must(t, a.fence.Renew(only, 2*time.Second))
+		must(t, a.fence.Renew(only, time.Minute))
 		must(t, a.say.Claim(v))
 		for renewed := range 20 {
 			<-time.After(10 * time.Millisecond) // twice the grace and four looks long
 			if !a.has(t, addr) {
 				t.Fatalf("removed under a living holder, renewal %d", renewed)
 			}
-			must(t, a.fence.Renew(only, 2*time.Second))
+			must(t, a.fence.Renew(only, time.Minute))
 		}
 		must(t, a.fence.Renew(only, 100*time.Millisecond)) // the holder's last
 		eventually(t, "the address is removed", func() bool { return !a.has(t, addr) })
