@@ -176,6 +176,17 @@ func (m *mirror) address(name string) (netip.AddrPort, error) {
 	return netip.AddrPort{}, fmt.Errorf("the address of gateway %s is not known yet", name)
 }
 
+// turn is after how long this standby follows a new holder: all do, each in its turn.
+func (m *mirror) turn(holder string) time.Duration {
+	before := 0
+	for _, member := range m.members() {
+		if member.Name != "" && member.Name != holder && member.Name < m.name {
+			before++
+		}
+	}
+	return followSoon + time.Duration(before)*followApart
+}
+
 // lack is what keeps a standby from going on with a VIP's connections, "" for nothing.
 // A nil mirror's need none.
 func (m *mirror) lack(addr netip.Addr, standby string) string {

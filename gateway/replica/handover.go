@@ -207,10 +207,16 @@ func (r *Replica) heir(ctx context.Context, v vip.VIP, to string) (string, error
 	}
 }
 
-// pass is what happens while packets wait, and the moment before. When it fails the VIP is held as before, or
-// lost meanwhile.
+// pass is what happens while packets wait, and the moment before. When it fails the VIP is
+// held as before, or lost meanwhile.
 func (r *Replica) pass(ctx context.Context, v vip.VIP, heir string) error {
-	ctx, cancel := context.WithTimeout(ctx, paused)
+	// What the heir lags behind by now need not be waited for by packets.
+	before, cancel := context.WithTimeout(ctx, paused)
+	defer cancel()
+	if err := r.mirror.finish(before, v.Addr, heir); err != nil {
+		return err
+	}
+	ctx, cancel = context.WithTimeout(ctx, paused)
 	defer cancel()
 	err := r.keeper.withdraw(v)
 	if err == nil {

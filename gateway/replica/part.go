@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -151,10 +150,11 @@ func (p *part) restore(ctx context.Context) {
 }
 
 // Reading the kernel's table holds up packets for milliseconds, wherever it is done:
-// not in the moment in which those that waited for a VIP are let go, and not on all
-// gateways at once.
+// not in the moment in which those that waited for a VIP are let go, and for one
+// standby after the other.
 const (
-	followSoon  = 50 * time.Millisecond // and as much again by chance, three times over
+	followSoon  = 50 * time.Millisecond
+	followApart = 100 * time.Millisecond
 	restoreLate = time.Second
 )
 
@@ -185,7 +185,7 @@ func (p *part) follow(ctx context.Context, r role) {
 	p.mu.Lock()
 	p.failing, p.since, p.whole = "the first snapshot has not arrived", time.Now(), false
 	p.mu.Unlock()
-	pause(ctx, followSoon+rand.N(3*followSoon))
+	pause(ctx, p.mirror.turn(r.holder))
 	defer func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
