@@ -285,6 +285,44 @@ func TestAStoppedStandbyHurtsNobody(t *testing.T) {
 	}
 }
 
+// A hand-over waits for the heir, and for no other: with what is told to it alone it is not caught up.
+func TestAwaitIsForOneStandbyWithEverything(t *testing.T) {
+	h := hold(t, ring(t, "a"), 1)
+	slow, fast := follow(t, h, "slow", 1, h.ring), follow(t, h, "fast", 1, h.ring)
+	await(t, slow.equals(h))
+	await(t, fast.equals(h))
+	gate := make(chan struct{})
+	open := sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(open)
+	slow.table.mu.Lock()
+	slow.table.gate = gate
+	slow.table.mu.Unlock()
+	h.change(flows.Put, 1)
+	await(t, fast.equals(h))
+	over, end := context.WithCancel(t.Context())
+	end() // who has not caught up by now, has not at all
+	if err := h.feed.Await(over, "fast"); err != nil {
+		t.Error(err)
+	}
+	for _, name := range []string{"slow", "nobody"} {
+		if err := h.feed.Await(over, name); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	done := make(chan error)
+	go func() { done <- h.feed.Await(t.Context(), "slow") }()
+	slow.table.mu.Lock()
+	slow.table.gate = nil
+	slow.table.mu.Unlock()
+	open()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if n := len(slow.table.copy()); n != 1 {
+		t.Errorf("the heir is said to have everything and has %d flows", n)
+	}
+}
+
 func TestOnlyMembersOfTheKeyAreHeard(t *testing.T) {
 	h := hold(t, ring(t, "ours"), 1)
 	h.change(flows.Put, 1)

@@ -46,6 +46,7 @@ func TestWhoSeesWhat(t *testing.T) {
 		{"elsewhere, without its kind", with, "198.51.100.7:5", "192.0.2.1:9871", [2]string{"Authorization", secret}, [3]int{200, 401, 401}},
 		{"elsewhere, with it", with, "198.51.100.7:5", "192.0.2.1:9871", [2]string{"Authorization", "Bearer " + secret}, [3]int{200, 200, 200}},
 		{"by a proxy on this host", with, "127.0.0.1:5", "127.0.0.1:9871", [2]string{"X-Forwarded-For", "198.51.100.7"}, [3]int{200, 401, 401}},
+		{"by a proxy that names itself only", with, "127.0.0.1:5", "127.0.0.1:9871", [2]string{"Via", "1.1 proxy"}, [3]int{200, 401, 401}},
 		{"by a proxy, no token is set", "", "127.0.0.1:5", "127.0.0.1:9871", [2]string{"Forwarded", "for=198.51.100.7"}, [3]int{403, 403, 200}},
 		{"the token's file went", "/nowhere/token", "198.51.100.7:5", "192.0.2.1:9871", [2]string{"Authorization", "Bearer "}, [3]int{200, 403, 403}},
 	} {
@@ -65,6 +66,9 @@ func TestWhoSeesWhat(t *testing.T) {
 				}
 				if w.Code/100 == 4 && test.header[0] != "Sec-Fetch-Site" && !strings.Contains(w.Body.String(), "--http-token-file") {
 					t.Errorf("%q does not name the flag", w.Body)
+				}
+				if asks := w.Header().Get("WWW-Authenticate") != ""; asks != (w.Code == http.StatusUnauthorized) {
+					t.Errorf("answer %d asks for a token: %v", w.Code, asks)
 				}
 				if strings.Contains(w.Body.String(), "/nowhere/token") {
 					t.Errorf("%q tells a stranger the path", w.Body)

@@ -82,6 +82,24 @@ func (w *transcript) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// What one reader has looked at is for others, too: his going away spoils it for nobody.
+// And what names nodes and problems is kept in no cache.
+func TestAViewOutlivesItsReader(t *testing.T) {
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	p := New(func(ctx context.Context) View {
+		if err := ctx.Err(); err != nil {
+			t.Errorf("it is looked at with %v", err)
+		}
+		return View{}
+	})
+	w := httptest.NewRecorder()
+	p.Events(w, httptest.NewRequest(http.MethodGet, "/events", nil).WithContext(ctx))
+	if got := w.Header().Get("Cache-Control"); got != "no-store" || !strings.HasPrefix(w.Body.String(), "data: ") {
+		t.Errorf("Cache-Control %q, %q", got, w.Body)
+	}
+}
+
 func TestAViewIsSentWhenItChangesAndBeatsBetween(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var seen atomic.Int64
