@@ -83,8 +83,11 @@ func (a *Applier) settle(ctx context.Context, table string, ipv6 bool, want func
 		if err == nil && !wrote {
 			return nil
 		}
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return errors.Join(err, ctx.Err())
+		case errors.Is(err, ErrLocked): // it has waited; whoever asked should know
+			return err
 		}
 		refused = err
 	}

@@ -384,12 +384,26 @@ func TestLockIsNamed(t *testing.T) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
+	restore := Legacy.tool(false, "-restore")
+	real, err := exec.LookPath(restore)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir() // where each run of it leaves a line
+	script := fmt.Sprintf("#!/bin/sh\necho >>%s/runs\nexec %s \"$@\"\n", dir, real)
+	if err := os.WriteFile(filepath.Join(dir, restore), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+string(filepath.ListSeparator)+os.Getenv("PATH"))
 	a, err := New(Legacy, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := a.Apply(context.Background(), every()); !errors.Is(err, ErrLocked) {
 		t.Errorf("got %v, want that the lock is held", err)
+	}
+	if runs, err := os.ReadFile(filepath.Join(dir, "runs")); len(runs) != 1 {
+		t.Errorf("it was waited for %d times, want once: %v", len(runs), err)
 	}
 }
 
