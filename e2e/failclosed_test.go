@@ -74,6 +74,8 @@ func TestFailClosedWithDeadAndRestartedAgents(t *testing.T) {
 		for j := 1; j <= w.Options.Nodes; j++ {
 			_, err := w.StartAgent(j)
 			w.must(err)
+		}
+		for j := 1; j <= w.Options.Nodes; j++ {
 			w.await(w.ready(lab.Agent, j))
 			w.must(w.agent(j).Stop())
 		}

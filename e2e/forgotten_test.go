@@ -17,6 +17,7 @@ func TestAConnectionThatTheNodeForgotKeepsItsWay(t *testing.T) {
 	for _, netfilter := range []string{"nftables", "iptables"} {
 		t.Run(netfilter, func(t *testing.T) {
 			w := start(t, lab.Options{Netfilter: netfilter})
+			forgot := map[*lab.Stream]time.Time{}
 			for _, j := range []int{1, 2, 3} { // the holder's own node, and others
 				pod := selected(j)
 				w.seenEventually(pod, partner, theVIP)
@@ -26,10 +27,12 @@ func TestAConnectionThatTheNodeForgotKeepsItsWay(t *testing.T) {
 				_, err = w.Exec(lab.NodeName(j), "conntrack", "-D", "--zone", "0", "-p", "tcp",
 					"-s", w.addrOf(pod).String(), "--sport", strconv.Itoa(int(s.Local().Port())))
 				w.must(err)
-				forgot := time.Now()
+				forgot[s] = time.Now()
+			}
+			for s, since := range forgot {
 				w.await(func() error {
 					// More than the partner sends without an acknowledgement.
-					if n := len(s.Since(forgot).Exchanges); n < 200 {
+					if n := len(s.Since(since).Exchanges); n < 200 {
 						return errors.Join(fmt.Errorf("%d records since then", n), s.Broken())
 					}
 					return nil

@@ -91,12 +91,18 @@ func newWorld(t *testing.T, o lab.Options) *world {
 func start(t *testing.T, o lab.Options) *world {
 	t.Helper()
 	w := newWorld(t, o)
+	w.begin()
+	return w
+}
+
+// begin starts everything.
+func (w *world) begin() {
+	w.t.Helper()
 	w.must(w.StartAll())
 	w.awaitReady()
 	var err error
 	w.arp, err = w.WatchARP(5 * time.Millisecond)
 	w.must(err)
-	return w
 }
 
 func selected(j int) string   { return fmt.Sprintf("pod-%d-1", j) }

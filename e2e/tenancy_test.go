@@ -30,11 +30,12 @@ func (w *world) awaitSelected(j int, pod string, want bool) {
 func TestAnAddressIsWorthNothingOnceItsPodIsGone(t *testing.T) {
 	for name, routed := range map[string]bool{"bridge": false, "route": true} {
 		t.Run(name, func(t *testing.T) {
-			w := start(t, lab.Options{})
-			w.holder()
-			if routed {
+			w := newWorld(t, lab.Options{})
+			if routed { // before an agent has seen it elsewhere: such a move takes ten seconds
 				w.must(w.RoutePod(selected(2)))
 			}
+			w.begin()
+			w.holder()
 			w.seenEventually(selected(2), partner, theVIP)
 			s, err := w.StartStream(selected(2), partner, 5*time.Millisecond)
 			w.must(err)
