@@ -385,12 +385,12 @@ func TestLockIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	restore := Legacy.tool(false, "-restore")
-	real, err := exec.LookPath(restore)
+	program, err := exec.LookPath(restore)
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir() // where each run of it leaves a line
-	script := fmt.Sprintf("#!/bin/sh\necho >>%s/runs\nexec %s \"$@\"\n", dir, real)
+	script := fmt.Sprintf("#!/bin/sh\necho >>%s/runs\nexec %s \"$@\"\n", dir, program)
 	if err := os.WriteFile(filepath.Join(dir, restore), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
