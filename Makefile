@@ -100,8 +100,8 @@ vuln: ## Look for known vulnerabilities, where the database can be reached
 	case "$$status $$out" in 0\ *|*"exit status 3"*) exit $$status;; *"fetching vulnerabilities"*) \
 	  echo "vuln: the vulnerability database cannot be reached from here, nothing was checked"; exit 0;; esac; exit $$status
 
-docs: ## Write the flags of the commands into docs/commands.md
-	$(GO) test -count 1 -run TestCommandsPage ./cmd/sallyport -update
+docs: ## Write the flags of the commands into docs/commands.md, and examples into docs/audit.md
+	$(GO) test -count 1 -run 'TestCommandsPage|TestAuditPage' ./cmd/sallyport -update
 
 generate: ## Regenerate deepcopy methods, the CRD and the chart's README
 	$(GO) run $(CONTROLLER_GEN) object crd paths=./api/... output:crd:dir=charts/sallyport/files/crds

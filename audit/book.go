@@ -176,7 +176,7 @@ func (b *Book) gone(out []Record, s *Sighting, e entry, same bool, at time.Time,
 		p = b.part(s.VIP)
 	}
 	switch {
-	case same && p.adrift && !e.written && e.closed == 0:
+	case same && p.adrift:
 		p.ends = append(p.ends, end{*s, at})
 		return out
 	case same:

@@ -55,6 +55,7 @@ type step struct {
 	miss   bool
 	stop   bool
 	adrift bool
+	first  bool // of a table, the first
 }
 
 // adrift: this gateway holds no more, and knows nobody who does.
@@ -89,7 +90,7 @@ func told(t *testing.T, b Book, steps ...step) (lines []string) {
 			out = b.Stop(nil, at, d)
 		case s.miss:
 			var missing []Missing
-			out, missing = b.Compare(nil, s.table, false, at, d)
+			out, missing = b.Compare(nil, s.table, s.first, at, d)
 			out = b.Miss(out, missing, at, d)
 		}
 		for _, r := range out {
@@ -148,7 +149,7 @@ func TestEveryConnectionIsWrittenOnce(t *testing.T) {
 			[]string{"end web 9 1-3 route_gone"}},
 		"removed by hand": {Book{}, []step{holder("a"), see(sight(Began, 9)), see(sight(Gone, 9))},
 			[]string{"end web 9 1-2 removed"}},
-		"no longer audited": {Book{}, []step{holder("a"), see(sight(Began, 9)), known(NewDirectory(planOf("web", unaudited), base)), see(sight(Gone, 9, expired))}, nil},
+		"no longer audited": {Book{}, []step{holder("a"), see(sight(Began, 9)), known(NewDirectory(planOf("web", unaudited), base)), see(sight(Gone, 9, expired)), {stop: true}}, nil},
 		"taken over from another, its beginning seen": {Book{}, []step{
 			holder("b"), settled(true), see(sight(Began, 9)), holder("a"), see(sight(Closed, 9, over)), see(sight(Gone, 9, over, expired))},
 			[]string{"end web 9 2-4 fin taken over"}},
@@ -158,9 +159,16 @@ func TestEveryConnectionIsWrittenOnce(t *testing.T) {
 		"out of step, its beginning not seen": {Book{}, []step{
 			holder("b"), settled(true), settled(false), see(sight(Began, 9)), holder("a"), see(sight(Closed, 9, over))},
 			[]string{"end web 9 ?-5 fin taken over"}},
-		"a standby's copy is the holder's to write": {Book{}, []step{holder("b"), settled(true), see(sight(Began, 9)), see(sight(Gone, 9))}, nil},
-		"a standby's copy that was never seen":      {Book{}, []step{holder("b"), see(sight(Gone, 9))}, nil},
-		"given away, the heir's to write":           {Book{}, []step{holder("a"), see(sight(Began, 9)), holder("b"), see(sight(Gone, 9))}, nil},
+		"a standby's copy is the holder's to write":         {Book{}, []step{holder("b"), settled(true), see(sight(Began, 9)), see(sight(Gone, 9))}, nil},
+		"a standby's copy that was never seen":              {Book{}, []step{holder("b"), see(sight(Gone, 9))}, nil},
+		"a standby's copy whose end was lost":               {Book{}, []step{holder("b"), see(sight(Began, 9)), compare()}, nil},
+		"a standby's copy that was never seen nor answered": {Book{}, []step{holder("b"), see(sight(Gone, 9, silent))}, nil},
+		"found closed at the first look, an earlier run's to write": {Book{}, []step{
+			holder("a"), {table: []Sighting{sight(Present, 9, over)}, miss: true, first: true}, see(sight(Gone, 9, over, expired))}, nil},
+		"closed and forgotten when nobody was known to hold": {Book{Counting: true}, []step{
+			holder("a"), see(sight(Began, 9)), see(sight(Closed, 9, over)), adrift, see(sight(Gone, 9, over, counted)), holder("b")},
+			[]string{"end web 9 1-2 fin 300/2000 taken over"}},
+		"given away, the heir's to write": {Book{}, []step{holder("a"), see(sight(Began, 9)), holder("b"), see(sight(Gone, 9))}, nil},
 		"given away unanswered, which no heir knows": {Book{}, []step{holder("a"), see(sight(Began, 9, silent)), holder("b"), see(sight(Gone, 9, silent))},
 			[]string{"end web 9 1-3 moved taken over unanswered"}},
 		"given away, the heir's to write although it is forgotten here": {Book{}, []step{
@@ -211,6 +219,34 @@ func TestEveryConnectionIsWrittenOnce(t *testing.T) {
 				t.Errorf("written %q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+// What was found in the table and is then told to have begun was left out by nobody.
+func TestWhatIsFoundIsCounted(t *testing.T) {
+	b, d := Book{Gateway: "a"}, NewDirectory(planOf("web", audited), nil)
+	one, two := sight(Present, 1), sight(Present, 2)
+	b.Compare(nil, []Sighting{one, two}, false, began, d)
+	if b.Found() != 2 {
+		t.Errorf("%d are found, 2 were there", b.Found())
+	}
+	one.Kind = Began
+	if b.See(nil, &one, began, d); b.Found() != 1 {
+		t.Errorf("%d are found, the beginning of one was told", b.Found())
+	}
+	three := sight(Closed, 3, over)
+	if b.See(nil, &three, began, d); b.Found() != 2 {
+		t.Errorf("%d are found, with one whose end alone was told", b.Found())
+	}
+}
+
+// What an echo has in place of a port is its type.
+func TestAnEchoHasNoDestinationPort(t *testing.T) {
+	b, d := Book{Gateway: "a", Starts: true}, NewDirectory(planOf("web", audited), nil)
+	out := b.Holder(nil, theVIP, "a", began, d)
+	s := sight(Began, 9, func(s *Sighting) { s.Protocol, s.DstPort = 1, 8<<8 })
+	if out = b.See(out, &s, began, d); len(out) != 2 || out[1].Protocol != "icmp" || out[1].DestinationPort != 0 {
+		t.Errorf("on record is %+v", out)
 	}
 }
 

@@ -16,13 +16,13 @@ type Missing struct {
 // the first time, what has closed by then was an earlier run's to write. What it has too
 // much is missing, unless it is told to be gone yet.
 func (b *Book) Compare(out []Record, present []Sighting, first bool, at time.Time, d *Directory) ([]Record, []Missing) {
-	there := make(map[Key]uint32, len(present))
+	there := make(map[Key]bool, len(present))
 	for i := range present {
 		s := &present[i]
 		if !d.routes[s.Route].audit {
 			continue
 		}
-		there[s.Key] = s.ID
+		there[s.Key] = true
 		e, known := b.open[s.Key]
 		if known && e.id == s.ID {
 			continue
@@ -43,7 +43,7 @@ func (b *Book) Compare(out []Record, present []Sighting, first bool, at time.Tim
 	}
 	var missing []Missing
 	for k, e := range b.open {
-		if id, ok := there[k]; !ok || id != e.id {
+		if !there[k] {
 			missing = append(missing, Missing{k, e.id})
 		}
 	}

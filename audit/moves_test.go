@@ -162,10 +162,9 @@ func TestOneLineWhateverMoves(t *testing.T) {
 				m.tell(i)
 			case what == "follow" && held && i != m.holder && !m.members[i].inStep:
 				m.follow(i)
-			case what == "forget" && (held && i != m.holder || !held && i == m.last) && (i == m.last || !m.members[i].inStep):
-				if m.members[i].told != i { // one that held, its kernel's timeouts are the ordinary ones
-					m.forget(m.members[i], port, expired)
-				}
+			// Whose kernel has the timeouts of a holder: who was it, until it follows another.
+			case what == "forget" && (held && i != m.holder && !m.members[i].inStep || !held && i == m.last):
+				m.forget(m.members[i], port, expired)
 			}
 		}
 		if m.holder < 0 {

@@ -144,9 +144,18 @@ func TestAFullDiskIsCounted(t *testing.T) {
 	if err != nil || !bytes.HasSuffix(text, []byte("}\n")) || uint64(bytes.Count(text, []byte("\n"))) != s.Lines {
 		t.Fatalf("the file ends in half a line, or has not %d: %v", s.Lines, err)
 	}
-	j.Add(record(1, noon), noon)
-	j.Flush(noon) // in vain again
-	lost := j.State().Lost
+	for { // until there is not even room to say so
+		before := s
+		j.Add(record(1, noon), noon)
+		j.Flush(noon)
+		if s = j.State(); s.Lines == before.Lines {
+			if s.Lost != before.Lost+1 {
+				t.Errorf("%d are lost, before one more %d were", s.Lost, before.Lost)
+			}
+			break
+		}
+	}
+	lost := s.Lost
 	if err := unix.Mount("small", dir, "tmpfs", unix.MS_REMOUNT, "size=1m"); err != nil {
 		t.Fatal(err)
 	}
@@ -181,6 +190,7 @@ func TestWhatIsTakenAwayIsMadeAnew(t *testing.T) {
 // What a host's sudden end left of a line costs that line alone.
 func TestDamageIsSaidAndPassedOver(t *testing.T) {
 	j, path := testJournal(t)
+	j.cfg.Keep = 1 << 24 // all of it in one file
 	j.Add(record(1, noon), noon)
 	j.Flush(noon)
 	j.Close()
@@ -202,6 +212,12 @@ func TestDamageIsSaidAndPassedOver(t *testing.T) {
 	if _, looked := asked(t, path, 3, noon); looked[0].Damaged != 2 {
 		t.Errorf("looked at %+v, want 2 damaged lines", looked)
 	}
+	if err := os.Truncate(path, size(t, path)-1); err != nil { // the last line is being written
+		t.Fatal(err)
+	}
+	if _, looked := asked(t, path, 3, noon); looked[0].Damaged != 3 {
+		t.Errorf("looked at %+v, want 3 damaged lines", looked)
+	}
 }
 
 func TestALogThatIsNoneIsAnError(t *testing.T) {
@@ -216,4 +232,50 @@ func TestALogThatIsNoneIsAnError(t *testing.T) {
 	if s := j.State(); s.Lost != 1 || s.Error == "" {
 		t.Errorf("a folder as log: %+v", s)
 	}
+}
+
+// What somebody made where the log belongs is made root's alone, or is no log.
+func TestALogIsAnOrdinaryFileOfItsOwner(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.jsonl")
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	j := New(Config{Path: path, Keep: LeastKeep})
+	j.Add(record(1, noon), noon)
+	j.End(noon)
+	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
+		t.Errorf("a log that everybody could read is %v, %v", info.Mode(), err)
+	}
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	j = New(Config{Path: pipe, Keep: LeastKeep})
+	j.Add(record(1, noon), noon)
+	j.End(noon)
+	if s := j.State(); s.Lost != 1 || s.Error == "" {
+		t.Errorf("a pipe as log: %+v", s)
+	}
+}
+
+// A file that is put aside while it is read is read once.
+func TestAFileIsReadOnce(t *testing.T) {
+	j, path := testJournal(t)
+	j.Add(record(1, noon), noon)
+	j.End(noon)
+	if err := os.Link(path, path+"."+noon.Format(stamp)); err != nil {
+		t.Fatal(err)
+	}
+	if a, looked := asked(t, path, 1, noon); len(a.Found) != 1 || len(looked) != 1 {
+		t.Errorf("found %v in %v", a.Found, looked)
+	}
+}
+
+func size(t *testing.T, path string) int64 {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Size()
 }
