@@ -26,6 +26,7 @@ type member struct {
 	heard       time.Duration
 	seated      time.Duration
 	voters      []string // as it last reported them
+	vips        []string // likewise
 	dissent     *dissent // its group is another: nothing it says is taken in
 }
 
@@ -86,6 +87,9 @@ func (m *Machine) hear(now time.Duration, msg Message) bool {
 	p.dissent = nil
 	if len(msg.Voters) > 0 && len(msg.Voters) <= MaxReplicas && !slices.Equal(p.voters, msg.Voters) {
 		p.voters, ms.changed = slices.Clone(msg.Voters), true
+	}
+	if len(msg.VIPs) > 0 && len(msg.VIPs) <= MaxVIPs && !slices.Equal(p.vips, msg.VIPs) {
+		p.vips = slices.Clone(msg.VIPs)
 	}
 	if msg.Leaving {
 		p.left, ms.changed = msg.Incarnation, true

@@ -8,6 +8,8 @@ const (
 	MaxReplicas = 31
 	// MaxEntries in one message keeps it within one datagram; more are split.
 	MaxEntries = 24
+	// MaxVIPs in one message; of more, nobody is told.
+	MaxVIPs = 64
 	// MaxTerm is never reached by counting. A term beyond it is damage, and
 	// following it would leave no term to stand in.
 	MaxTerm = 1 << 60
@@ -25,6 +27,8 @@ type Message struct {
 	// Leaving gives the sender's seat among the voters up.
 	Leaving bool    `cbor:"6,keyasint,omitempty"`
 	Entries []Entry `cbor:"7,keyasint,omitempty"`
+	// VIPs are all that the sender is configured with, sorted; they come with Voters, or alone.
+	VIPs []string `cbor:"8,keyasint,omitempty"`
 }
 
 // Entry is about one VIP.

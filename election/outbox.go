@@ -32,6 +32,7 @@ func (m *Machine) flush() Ready {
 		r.Send = m.pack(r.Send, "", o.toAll)
 		if o.hello {
 			r.Send[0].Message.Voters = slices.Clone(m.members.seats)
+			r.Send = m.tellVIPs(r.Send)
 		}
 	}
 	for i, to := range o.to {
@@ -39,6 +40,26 @@ func (m *Machine) flush() Ready {
 	}
 	*o = outbox{}
 	return r
+}
+
+// tellVIPs adds what this member is configured with to what it says to all, where there is room.
+func (m *Machine) tellVIPs(send []Outgoing) []Outgoing {
+	if len(m.contests) > MaxVIPs {
+		return send
+	}
+	if len(send[0].Message.Entries)+len(m.contests) > MaxEntries {
+		send = m.pack(send, "", nil)
+	}
+	send[len(send)-1].Message.VIPs = m.vips()
+	return send
+}
+
+func (m *Machine) vips() []string {
+	vips := make([]string, len(m.contests))
+	for i, c := range m.contests {
+		vips[i] = c.vip
+	}
+	return vips
 }
 
 func (m *Machine) pack(send []Outgoing, to string, entries []Entry) []Outgoing {

@@ -63,6 +63,10 @@ func (m *Machine) Problems() []string {
 				add("member %s: has timing (%v), %s has (%v): its messages are ignored; give every member the same --timing", id, d.timing, m.cfg.ID, m.cfg.Timing)
 			}
 		}
+		if own := m.vips(); m.fresh(id) && len(p.vips) > 0 && !slices.Equal(p.vips, own) {
+			add("member %s: has the VIPs %s, %s has %s: one that some do not have may be held by nobody, and is not known there after a failover; give every member the same --vip",
+				id, strings.Join(p.vips, ", "), m.cfg.ID, strings.Join(own, ", "))
+		}
 		if ms.settled && m.fresh(id) && !m.seated(id) {
 			surplus = append(surplus, id)
 		}

@@ -61,6 +61,12 @@ func (s *story) do(t *testing.T, d *datadriven.TestData) {
 		if d.MaybeScanArgs(t, "profile", &profile); profile != "" {
 			n.cfg.Timing = Profiles[profile]
 		}
+	case "vips": // of a node that has not started
+		n := s.node(t, d, 0)
+		n.cfg.VIPs = nil
+		for _, vip := range d.CmdArgs[1:] {
+			n.cfg.VIPs = append(n.cfg.VIPs, vip.Key)
+		}
 	case "trace":
 		s.trace = d.CmdArgs[0].Key == "on"
 	case "run":

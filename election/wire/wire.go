@@ -68,12 +68,19 @@ func check(msg election.Message) error {
 		return fmt.Errorf("timing is %v", t)
 	case len(msg.Voters) > election.MaxReplicas:
 		return fmt.Errorf("%d voters", len(msg.Voters))
+	case len(msg.VIPs) > election.MaxVIPs:
+		return fmt.Errorf("%d VIPs", len(msg.VIPs))
 	case len(msg.Entries) > election.MaxEntries:
 		return fmt.Errorf("%d entries", len(msg.Entries))
 	}
 	for _, id := range msg.Voters {
 		if !isName(id) {
 			return fmt.Errorf("voter's name has %d bytes", len(id))
+		}
+	}
+	for _, vip := range msg.VIPs {
+		if !isName(vip) {
+			return fmt.Errorf("VIP has %d bytes", len(vip))
 		}
 	}
 	for i, e := range msg.Entries {

@@ -14,7 +14,7 @@ import (
 
 func message() election.Message {
 	return election.Message{
-		From: "n1", Incarnation: 1 << 63, Replicas: 3, Timing: election.Profiles["default"], Voters: []string{"n1", "n2"},
+		From: "n1", Incarnation: 1 << 63, Replicas: 3, Timing: election.Profiles["default"], Voters: []string{"n1", "n2"}, VIPs: []string{"192.0.2.10", "192.0.2.11"},
 		Entries: []election.Entry{
 			{Kind: election.Heartbeat, VIP: "192.0.2.10", Term: 7, Sent: time.Hour},
 			{Kind: election.Refuse, VIP: "2001:db8::10", Term: 9, Wait: time.Millisecond, For: 1<<64 - 1},
@@ -86,6 +86,8 @@ func TestDecodeRefuses(t *testing.T) {
 		"no replicas":    {change(func(m *election.Message) { m.Replicas = 0 }), "replicas is 0"},
 		"negative lease": {change(func(m *election.Message) { m.Timing.Lease = -1 }), "timing is"},
 		"many voters":    {change(func(m *election.Message) { m.Voters = make([]string, 40) }), "40 voters"},
+		"many VIPs":      {change(func(m *election.Message) { m.VIPs = make([]string, 65) }), "65 VIPs"},
+		"nameless VIP":   {change(func(m *election.Message) { m.VIPs[0] = "" }), "VIP has 0 bytes"},
 		"nameless voter": {change(func(m *election.Message) { m.Voters[0] = "" }), "voter's name"},
 		"many entries":   {change(func(m *election.Message) { m.Entries = make([]election.Entry, 25) }), "25 entries"},
 		"unknown kind":   {change(func(m *election.Message) { m.Entries[1].Kind = 11 }), "entry 1"},
