@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -100,5 +102,55 @@ func TestAForeignOwnerOfTheVIPIsMetAndNamed(t *testing.T) {
 		tr.echo[i].Stop()
 		tr.connects[i].Stop()
 	}
+	w.noLeak()
+}
+
+// TestAForeignOwnerIsFoundByWhoClaims: a host has the VIP silently when it fails over. It is no reason not to
+// claim: who claims asks at once, names that host and tells the segment, and traffic goes on.
+func TestAForeignOwnerIsFoundByWhoClaims(t *testing.T) {
+	w := start(t, lab.Options{Nodes: 4, GatewayNodes: []int{1, 2, 3}, GatewayArgs: unhurried})
+	holder := w.holder()
+	rest := others(w.Options.GatewayNodes, holder)
+	w.arp.Stop() // its questions would have the other host answer, which is not to be heard otherwise
+	e, err := w.StartEcho(selected(rest[0]), partner, 5*time.Millisecond)
+	w.must(err)
+	flows := func() {
+		t.Helper()
+		now := time.Now()
+		w.await(func() error {
+			if _, ok := e.Report().NextReply(now); !ok {
+				return errors.New("no answer")
+			}
+			return nil
+		})
+	}
+	flows()
+	_, err = w.Exec("n4", "ip", "addr", "add", theVIP.String()+"/32", "dev", "eth0")
+	w.must(err)
+	w.must(w.gateway(holder).Kill())
+	heir := w.awaitHolder(rest...)
+	w.await(func() error {
+		for _, p := range w.status(lab.Gateway, heir).Problems {
+			if strings.Contains(p.Message, lab.NodeMAC(4).String()) {
+				return nil
+			}
+		}
+		return fmt.Errorf("n%d does not name the other owner", heir)
+	})
+	v := w.status(lab.Gateway, heir).VIPs[0]
+	if !v.Held || v.DuplicateOwners == 0 {
+		t.Errorf("n%d: %+v", heir, v)
+	}
+	log, err := os.ReadFile(w.gateway(heir).Log)
+	w.must(err)
+	for _, what := range []string{`"holder changed"`, `"another host claims the VIP"`} {
+		for line := range strings.Lines(string(log)) {
+			if strings.Contains(line, what) {
+				t.Logf("n%d: %s", heir, strings.TrimSpace(line))
+			}
+		}
+	}
+	flows()
+	e.Stop()
 	w.noLeak()
 }
