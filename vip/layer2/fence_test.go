@@ -95,8 +95,8 @@ func TestFenceStopsPacketsToAndFromTheAddress(t *testing.T) {
 func TestFenceStopsForwardedPacketsTranslatedToTheAddress(t *testing.T) {
 	s := segment(t, "a", "b")
 	a, b := s["a"], s["b"]
-	pod := namespace(t, "spv-pod")
-	sh(t, a.ns, "ip link add pod type veth peer name eth0 netns spv-pod")
+	pod := namespace(t, "pod")
+	sh(t, a.ns, "ip link add pod type veth peer name eth0 netns "+pod.Name)
 	sh(t, a.ns, "ip addr add 10.0.0.1/24 dev pod && ip link set pod up && sysctl -qw net.ipv4.ip_forward=1")
 	sh(t, pod, "ip addr add 10.0.0.2/24 dev eth0 && ip link set eth0 up && ip route add default via 10.0.0.1")
 	sh(t, a.ns, `nft 'table ip cni { chain post { type nat hook postrouting priority 95; oifname "eth0" snat to 192.0.2.10; }; }'`)

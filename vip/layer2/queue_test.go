@@ -44,7 +44,7 @@ func TestManyPacketsWaitForTheHeir(t *testing.T) {
 		t.Skip("needs root for network namespaces")
 	}
 	const many = 2000
-	n := namespace(t, "spv-queue")
+	n := namespace(t, "queue")
 	w := wire(t, n)
 	before := host(t, n)
 	sh(t, n, "ip ntable change name arp_cache dev eth0 queue 150")

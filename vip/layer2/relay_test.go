@@ -35,6 +35,11 @@ func TestRelayKeepsPacketsForTheHeir(t *testing.T) {
 	}
 	sh(t, before.ns, "ip addr del 192.0.2.10/32 dev eth0")
 
+	// What is for another card is heard by all of the segment, and not passed on.
+	sh(t, third.ns, "ip neigh replace 192.0.2.10 lladdr 02:00:00:00:00:99 dev eth0")
+	_, err = fromThird.WriteToUDPAddrPort([]byte("overheard"), at)
+	must(t, err)
+	sh(t, third.ns, "ip neigh replace 192.0.2.10 lladdr "+before.mac+" dev eth0")
 	for _, text := range []string{"1", "2", "3"} {
 		_, err = fromHeir.WriteToUDPAddrPort([]byte(text), at)
 		must(t, err)

@@ -2,6 +2,7 @@ package layer2
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -41,14 +42,14 @@ func segment(t testing.TB, names ...string) map[string]*station {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root for network namespaces")
 	}
-	sw := namespace(t, "spv-sw")
+	sw := namespace(t, "sw")
 	sh(t, sw, "ip link add br0 type bridge")
 	sh(t, sw, "ip link set br0 up")
 	out := map[string]*station{}
 	for i, name := range names {
-		n := namespace(t, "spv-"+name)
+		n := namespace(t, name)
 		sh(t, n, "ip link set lo up")
-		sh(t, sw, "ip link add u"+name+" type veth peer name eth0 netns spv-"+name)
+		sh(t, sw, "ip link add u"+name+" type veth peer name eth0 netns "+n.Name)
 		sh(t, sw, "ip link set u"+name+" master br0 up")
 		sh(t, n, "ip addr add 192.0.2."+string(rune('1'+i))+"/24 dev eth0")
 		sh(t, n, "ip link set eth0 up")
@@ -58,9 +59,10 @@ func segment(t testing.TB, names ...string) map[string]*station {
 	return out
 }
 
+// namespace of this process: two runs at a time do not take each other's.
 func namespace(t testing.TB, name string) *ns.NS {
 	t.Helper()
-	n, err := ns.New(name)
+	n, err := ns.New(fmt.Sprintf("spv%d-%s", os.Getpid(), name))
 	if err != nil {
 		t.Fatal(err)
 	}
