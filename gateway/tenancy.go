@@ -154,6 +154,18 @@ func (t *Tenancy) Settle(pods []Pod, network Network, live bool, now time.Time) 
 	return out
 }
 
+// Homes are where the addresses of the last Settle live; none of one that pods differ about.
+func (t *Tenancy) Homes() map[netip.Addr]Home {
+	homes := make(map[netip.Addr]Home, len(t.homes))
+	for who, home := range t.homes {
+		if other, is := homes[who.Addr]; is && other != home {
+			home = Home{}
+		}
+		homes[who.Addr] = home
+	}
+	return homes
+}
+
 // has tells whether the address may still be behind the home.
 func (n Network) has(addr netip.Addr, home Home) bool {
 	if !n.Interfaces[home.Interface] {

@@ -14,6 +14,7 @@ func agentCommand() *cobra.Command {
 	var podRanges []string
 	var syn node.SYNRetry
 	var first firstPackets
+	var fast bool
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Steer the traffic of this node's selected pods to the VIPs",
@@ -41,7 +42,7 @@ Needs root or NET_ADMIN and NET_RAW. When it stops its rules stay; "sallyport cl
 			agent, err := node.New(cmd.Context(), node.Config{
 				Version: version(), NodeName: c.nodeName, NodeIP: r.nodeIP, VIPs: r.vips, Tunnel: r.tunnel,
 				Internal: r.internal, PodRanges: ranges, Netfilter: c.netfilter, HTTP: c.http, TokenFile: c.tokenFile, StateDir: c.stateDir,
-				Teller: teller, SYNRetry: syn, Gate: waiting,
+				Teller: teller, SYNRetry: syn, FastPath: fast, Gate: waiting,
 			}, r.source, log)
 			if err != nil {
 				return err
@@ -56,6 +57,8 @@ Needs root or NET_ADMIN and NET_RAW. When it stops its rules stay; "sallyport cl
 	cmd.Flags().DurationVar(&syn.After, "syn-retry", 0,
 		"connections of selected pods to their routes' destinations, begun while a VIP moves, try again after this time instead of a second: 50ms to 1s, longer than a round trip to the partners; 0 is off. Needs Linux 6.1, cgroup v2 and CAP_BPF")
 	cmd.Flags().StringVar(&syn.CGroup, "cgroup", "/sys/fs/cgroup", "folder where the node's cgroup v2 is mounted, for --syn-retry")
+	cmd.Flags().BoolVar(&fast, "fast-path", false,
+		"established connections of selected pods go beside netfilter on this node, which decides about a packet of each in every second. Needs Linux 6.6 and CAP_BPF")
 	cmd.Flags().StringSliceVar(&podRanges, "pod-cidr", nil,
 		"ranges that this node's pods send from, separated by commas; default: the podCIDRs of its Node object")
 	return cmd

@@ -120,6 +120,7 @@ func (c statusCollector) Describe(ch chan<- *prometheus.Desc) {
 	describePorts(ch)
 	describeReplication(ch)
 	describeSYNRetry(ch)
+	describeFastPath(ch)
 	describeAudit(ch)
 }
 
@@ -175,6 +176,7 @@ func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	if s.Program == "agent" {
 		collectSYNRetry(s.SYNRetry, gauge, total)
+		collectFastPath(s.FastPath, gauge, total)
 	}
 	for reason, n := range s.Dropped {
 		total(descDropped, n.Packets, reason)

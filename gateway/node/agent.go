@@ -48,6 +48,7 @@ type Config struct {
 	StateDir  string
 	Teller    Teller // nil: nobody is told
 	SYNRetry  SYNRetry
+	FastPath  bool // established connections go beside netfilter, where the kernel can
 	Gate      gate.Config
 }
 
@@ -83,6 +84,7 @@ type Agent struct {
 
 	wiring  *wiring.Watch
 	retry   retry
+	fast    fastPath
 	tenancy gateway.Tenancy
 	before  memory // of the last apply that succeeded
 	told    []report.Event
@@ -106,6 +108,7 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 	a.loop = reconcile.New("agent", log, a.reconcile)
 	a.wiring = wiring.New(a.loop.Kick, log)
 	a.retry = retry{SYNRetry: cfg.SYNRetry, node: cfg.NodeName, log: log}
+	a.fast = fastPath{on: cfg.FastPath, node: cfg.NodeName, local: cfg.NodeIP, cfg: cfg.Tunnel, log: log}
 	a.view = host.NewView(source, cfg.StateDir, "agent", a.loop.Kick, log)
 	if a.host, err = layer2.Open(); err != nil {
 		return nil, err
@@ -124,6 +127,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer a.fence.Stop()
 	a.retry.attach()
 	defer a.retry.close()
+	defer a.fast.close()
 	a.told = a.toldBefore()
 	g, ctx := errgroup.WithContext(ctx)
 	if a.cfg.Teller != nil {
@@ -189,6 +193,7 @@ func (a *Agent) applyView(ctx context.Context) error {
 	if err := errors.Join(host.PortTaken(a.tunnel.Apply(ctx, up), "udp", a.cfg.Tunnel.Port), a.filter.Apply(ctx, table)); err != nil {
 		return err
 	}
+	a.fast.apply(plan, &a.tenancy, ends)
 	a.retry.apply(plan)
 	if err := a.forget(local.Pods, plan); err != nil {
 		return err
@@ -283,6 +288,7 @@ func (a *Agent) Status(ctx context.Context) host.Status {
 	s.Problems = append(s.Problems, host.TokenProblems(a.cfg.TokenFile)...)
 	s.Problems = append(s.Problems, a.clash.Problems()...)
 	a.retry.describe(&s)
+	a.fast.describe(&s)
 	s.Problems = append(s.Problems, a.gate.Problems()...)
 	return s
 }

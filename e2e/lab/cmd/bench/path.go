@@ -39,7 +39,7 @@ type stretch struct {
 // path measures what a packet costs: the time of one send, which holds all that the
 // kernel does with it and nothing that other work on the machine does.
 func (b *bench) path(ctx context.Context) (_ string, err error) {
-	measured := []way{ways[0], ways[1], byHand, ways[2], ways[3], ways[4]}
+	measured := []way{ways[0], ways[1], byHand, ways[2], ways[3], ways[4], ways[5]}
 	results := map[string]*stretch{}
 	defer func() {
 		for _, s := range results {

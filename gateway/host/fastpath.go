@@ -1,0 +1,40 @@
+package host
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// FastPath is what went beside netfilter on this node since the program started. An agent's
+// own counters, and the node's connection tracking, do not see it; the gateways' do.
+type FastPath struct {
+	On         bool   `json:"on"`
+	PacketsOut uint64 `json:"packetsOut"` // of pods
+	BytesOut   uint64 `json:"bytesOut"`
+	PacketsIn  uint64 `json:"packetsIn"`
+	BytesIn    uint64 `json:"bytesIn"`
+}
+
+var (
+	descFastPath    = desc("fast_path", "Whether established connections go beside netfilter on this node.")
+	descFastPackets = desc("fast_path_packets_total", "Packets that went beside netfilter on this node, out of its pods or into them.", "direction")
+	descFastBytes   = desc("fast_path_bytes_total", "Bytes of those packets.", "direction")
+)
+
+func describeFastPath(ch chan<- *prometheus.Desc) {
+	ch <- descFastPath
+	ch <- descFastPackets
+	ch <- descFastBytes
+}
+
+func collectFastPath(f *FastPath, gauge func(*prometheus.Desc, float64, ...string), total func(*prometheus.Desc, uint64, ...string)) {
+	if f == nil {
+		f = new(FastPath)
+	}
+	on := 0.0
+	if f.On {
+		on = 1
+	}
+	gauge(descFastPath, on)
+	total(descFastPackets, f.PacketsOut, "out")
+	total(descFastPackets, f.PacketsIn, "in")
+	total(descFastBytes, f.BytesOut, "out")
+	total(descFastBytes, f.BytesIn, "in")
+}
