@@ -1,0 +1,236 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/sallyport/sallyport/e2e/lab"
+	"github.com/sallyport/sallyport/gateway/host"
+)
+
+var fastPath = []string{"--fast-path"}
+
+// beside gives what an agent says that went beside netfilter.
+func (w *world) beside(j int) host.FastPath {
+	w.t.Helper()
+	f := w.status(lab.Agent, j).FastPath
+	if f == nil || !f.On {
+		w.t.Fatalf("the agent of n%d does not say that packets go beside netfilter: %+v, %v", j, f, w.status(lab.Agent, j).Problems)
+	}
+	return *f
+}
+
+// goesBeside waits until a thousand packets more went each way.
+func (w *world) goesBeside(j int) {
+	w.t.Helper()
+	before := w.beside(j)
+	w.await(func() error {
+		if now := w.beside(j); now.PacketsOut < before.PacketsOut+1000 || now.PacketsIn < before.PacketsIn+1000 {
+			return fmt.Errorf("n%d: %+v, before %+v", j, now, before)
+		}
+		return nil
+	})
+}
+
+// bulk sends as much as it can until it is stopped, which tells what broke it.
+func (w *world) bulk(pod string) (stop func() error) {
+	w.t.Helper()
+	c, err := w.Dial(pod, netip.AddrPortFrom(partner, lab.DiscardPort), patience)
+	w.must(err)
+	broke := make(chan error, 1)
+	go func() {
+		buf := make([]byte, 1<<16)
+		for {
+			if _, err := c.Write(buf); err != nil {
+				broke <- err
+				return
+			}
+		}
+	}()
+	return func() error {
+		select {
+		case err := <-broke:
+			return err
+		default:
+			c.Close()
+			<-broke
+			return nil
+		}
+	}
+}
+
+// Bulk TCP, streams and datagrams go beside netfilter, from the holder's own node and from others,
+// behind a bridge and behind a route, and nobody loses anything when the VIP moves or an
+// agent dies. What conntrack calls invalid is dropped, as kube-proxy does.
+func TestEstablishedConnectionsGoBesideNetfilter(t *testing.T) {
+	for _, netfilter := range []string{"nftables", "iptables"} {
+		t.Run(netfilter, func(t *testing.T) {
+			w := start(t, lab.Options{Netfilter: netfilter, AgentArgs: fastPath, GatewayArgs: unhurried})
+			holder := w.holder()
+			w.must(w.RoutePod(selected(w.Others(holder)[0])))
+			for j := 1; j <= 3; j++ {
+				_, err := w.Exec(lab.NodeName(j), "iptables", "-I", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP")
+				w.must(err)
+			}
+			l := w.startLoad(1, 2, 3)
+			var stops []func() error
+			for j := 1; j <= 3; j++ {
+				stops = append(stops, w.bulk(selected(j)))
+			}
+			for j := 1; j <= 3; j++ {
+				w.goesBeside(j)
+			}
+			w.must(w.agent(2).Kill())
+			l.flows()
+			_, err := w.StartAgent(2)
+			w.must(err)
+			w.await(w.ready(lab.Agent, 2))
+			said, err := w.handOver(holder)
+			if err != nil {
+				t.Fatalf("%v: %s", err, said)
+			}
+			w.awaitHolder(w.Others(holder)...)
+			l.flows()
+			for j := 1; j <= 3; j++ {
+				w.goesBeside(j)
+			}
+			for j, stop := range stops {
+				if err := stop(); err != nil {
+					t.Errorf("bulk from n%d broke: %v", j+1, err)
+				}
+			}
+			l.kept()
+		})
+	}
+}
+
+// speaker sends datagrams from one port of a pod.
+func (w *world) speaker(pod string) *net.UDPConn {
+	w.t.Helper()
+	ns, err := w.Namespace(pod)
+	w.must(err)
+	var c *net.UDPConn
+	w.must(ns.Do(func() error {
+		c, err = net.DialUDP("udp4", &net.UDPAddr{Port: 4711}, net.UDPAddrFromAddrPort(netip.AddrPortFrom(partner, lab.UDPPort)))
+		return err
+	}))
+	w.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// speak sends until a condition holds.
+func (w *world) speak(c *net.UDPConn, until func() error) {
+	w.t.Helper()
+	w.await(func() error {
+		for range 10 {
+			if _, err := c.Write([]byte("hello")); err != nil && !strings.Contains(err.Error(), "refused") {
+				return err
+			}
+		}
+		return until()
+	})
+}
+
+// Whoever has the address of a pod that went, and sends from its port to its partner, has
+// nothing of what the flow was allowed: not for the second for which it would have been.
+func TestAReusedAddressDoesNotGoBesideNetfilter(t *testing.T) {
+	w := start(t, lab.Options{Nodes: 2, GatewayNodes: []int{1}, AgentArgs: fastPath})
+	w.seenEventually(selected(2), partner, theVIP)
+	old, err := w.Pod(selected(2))
+	w.must(err)
+	w.speak(w.speaker(selected(2)), func() error {
+		if w.beside(2).PacketsOut < 100 {
+			return errors.New("the flow does not go beside netfilter")
+		}
+		return nil
+	})
+	w.must(w.LosePod(selected(2)))
+	_, err = w.AddPod(lab.PodSpec{Name: "heir", Node: 2, Addr: old.Addr, Unlisted: true})
+	w.must(err)
+	before := w.beside(2).PacketsOut
+	sent := 0
+	w.speak(w.speaker("heir"), func() error {
+		if sent++; sent < 50 {
+			return errors.New("not yet enough")
+		}
+		return nil
+	})
+	if n := w.beside(2).PacketsOut; n != before {
+		t.Errorf("%d of the heir's packets went beside netfilter", n-before)
+	}
+	w.noLeak()
+}
+
+// A route that goes takes its flows' way with it.
+func TestADeletedRouteEndsWhatGoesBesideNetfilter(t *testing.T) {
+	w := start(t, lab.Options{Nodes: 2, GatewayNodes: []int{1}, AgentArgs: fastPath})
+	w.seenEventually(selected(2), partner, theVIP)
+	c := w.speaker(selected(2))
+	w.speak(c, func() error {
+		if w.beside(2).PacketsOut < 100 {
+			return errors.New("the flow does not go beside netfilter")
+		}
+		return nil
+	})
+	w.must(w.Manifests.Remove("EgressRoute", "", "payments"))
+	w.speak(c, func() error {
+		if s := w.status(lab.Agent, 2); len(s.Routes) > 0 {
+			return errors.New("the agent still has the route")
+		}
+		return nil
+	})
+	var before uint64
+	w.await(func() error { // the status is there before the kernel is
+		now := w.beside(2).PacketsOut
+		if now == before {
+			return nil
+		}
+		before = now
+		_, err := c.Write([]byte("hello"))
+		return errors.Join(err, fmt.Errorf("%d packets", now))
+	})
+	for range 100 {
+		_, _ = c.Write([]byte("hello"))
+	}
+	if now := w.beside(2).PacketsOut; now != before {
+		t.Errorf("%d packets went beside netfilter after the route", now-before)
+	}
+}
+
+// What shapes a pod's traffic sits at its interface, and is not passed by.
+func TestAShapedPodTakesTheSlowPath(t *testing.T) {
+	w := newWorld(t, lab.Options{Nodes: 2, GatewayNodes: []int{1}, AgentArgs: fastPath})
+	port, err := w.PodPort(selected(2))
+	w.must(err)
+	_, err = w.Exec(lab.NodeName(2), "tc", "qdisc", "add", "dev", port, "root", "pfifo")
+	w.must(err)
+	w.must(w.StartAll())
+	w.awaitReady()
+	w.seenEventually(selected(2), partner, theVIP)
+	c, sent := w.speaker(selected(2)), 0
+	w.speak(c, func() error {
+		if sent++; sent < 50 {
+			return errors.New("not yet enough")
+		}
+		return nil
+	})
+	if f := w.beside(2); f.PacketsOut != 0 || f.PacketsIn != 0 {
+		t.Errorf("%+v went beside netfilter", f)
+	}
+	_, err = w.Exec(lab.NodeName(2), "tc", "qdisc", "del", "dev", port, "root")
+	w.must(err)
+	w.must(w.agent(2).Stop())
+	_, err = w.StartAgent(2)
+	w.must(err)
+	w.await(w.ready(lab.Agent, 2))
+	w.speak(c, func() error {
+		if w.beside(2).PacketsOut == 0 {
+			return errors.New("the flow does not go beside netfilter")
+		}
+		return nil
+	})
+}
