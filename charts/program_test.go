@@ -10,7 +10,7 @@ import (
 )
 
 // everything sets each value that adds an argument.
-var everything = []string{"--set", `gateway.vips={192.0.2.10@eth0\,via=10.0.0.10,192.0.2.11},cluster.internalCIDRs={10.96.0.0/12},cluster.podCIDRs={10.244.0.0/16},agent.synRetry=100ms,gateway.audit.output=file,http.tokenSecret=page`}
+var everything = []string{"--set", `gateway.vips={192.0.2.10@eth0\,via=10.0.0.10,192.0.2.11},cluster.internalCIDRs={10.96.0.0/12},cluster.podCIDRs={10.244.0.0/16},agent.synRetry=100ms,agent.fastPath=true,gateway.audit.output=file,http.tokenSecret=page`}
 
 // flags are those of a command and their defaults, as its page has them, which a test
 // of the program keeps true.

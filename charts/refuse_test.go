@@ -56,6 +56,7 @@ func TestRefusals(t *testing.T) {
 		{"CNI folder that is no path", []string{"--set", "agent.cni.binDir=opt/cni/bin"}, []string{"/agent/cni/binDir", "opt/cni/bin"}},
 		{"CNI folders of which one is missing", []string{"--set", "agent.cni.confDir="}, []string{"agent.cni: confDir and binDir belong together"}},
 		{"CNI plugin without folders", []string{"--set", "agent.cni.confDir=,agent.cni.binDir="}, []string{"agent.cni: without confDir and binDir", "agent.cni.enabled=false"}},
+		{"a fast path of words", []string{"--set-string", "agent.fastPath=yes"}, []string{"/agent/fastPath"}},
 		{"SYN retry without a unit", []string{"--set-string", "agent.synRetry=100"}, []string{"/agent/synRetry", "100"}},
 		{"SYN retry that is too soon", []string{"--set", "agent.synRetry=49ms"}, []string{"/agent/synRetry", "49ms"}},
 		{"state in the root", []string{"--set", "stateDir=/"}, []string{"/stateDir"}},

@@ -9,14 +9,16 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// A sooner SYN costs the agents one capability and one folder, and only where asked for.
-func TestTheSYNRetryTakesWhatItNeedsAndOnlyThen(t *testing.T) {
+// A sooner SYN costs the agents one capability and one folder, the fast path that capability,
+// and only where asked for.
+func TestBPFTakesWhatItNeedsAndOnlyThen(t *testing.T) {
 	for _, c := range []struct {
 		options             []string
 		capabilities, paths string
 	}{
 		{nil, "[NET_ADMIN NET_RAW]", "[]"},
 		{[]string{"--set", "agent.synRetry=100ms"}, "[NET_ADMIN NET_RAW BPF]", "[/sys/fs/cgroup]"},
+		{[]string{"--set", "agent.fastPath=true"}, "[NET_ADMIN NET_RAW BPF]", "[]"},
 	} {
 		agent := find(t, render(t, c.options...), "DaemonSet", "egress-sallyport-agent")
 		container := containers(t, agent)[0]
@@ -38,8 +40,10 @@ func TestTheSYNRetryTakesWhatItNeedsAndOnlyThen(t *testing.T) {
 			t.Errorf("%v: folders of the kernel %v, want %s", c.options, paths, c.paths)
 		}
 		_, args := arguments(t, container)
-		if on := slices.Contains(args, "--syn-retry=100ms"); on != (c.options != nil) {
-			t.Errorf("%v: arguments %v", c.options, args)
+		for flag, value := range map[string]string{"--syn-retry=100ms": "agent.synRetry=100ms", "--fast-path": "agent.fastPath=true"} {
+			if on := slices.Contains(args, flag); on != slices.Contains(c.options, value) {
+				t.Errorf("%v: arguments %v", c.options, args)
+			}
 		}
 	}
 }
