@@ -1,6 +1,7 @@
 package tcx
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -28,7 +29,7 @@ func Find(c tunnel.Config, local netip.Addr) (Device, error) {
 	}
 	// What IPsec would encrypt must not go past it.
 	policies, err := netlink.XfrmPolicyList(netlink.FAMILY_V4)
-	if err != nil && err != unix.ENOPROTOOPT && err != unix.EPROTONOSUPPORT {
+	if err != nil && !errors.Is(err, unix.ENOPROTOOPT) && !errors.Is(err, unix.EPROTONOSUPPORT) {
 		return d, fmt.Errorf("list IPsec policies: %w", err)
 	}
 	if len(policies) > 0 {
