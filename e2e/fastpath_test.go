@@ -135,36 +135,6 @@ func (w *world) speak(c *net.UDPConn, until func() error) {
 	})
 }
 
-// Whoever has the address of a pod that went, and sends from its port to its partner, has
-// nothing of what the flow was allowed: not for the second for which it would have been.
-func TestAReusedAddressDoesNotGoBesideNetfilter(t *testing.T) {
-	w := start(t, lab.Options{Nodes: 2, GatewayNodes: []int{1}, AgentArgs: fastPath})
-	w.seenEventually(selected(2), partner, theVIP)
-	old, err := w.Pod(selected(2))
-	w.must(err)
-	w.speak(w.speaker(selected(2)), func() error {
-		if w.beside(2).PacketsOut < 100 {
-			return errors.New("the flow does not go beside netfilter")
-		}
-		return nil
-	})
-	w.must(w.LosePod(selected(2)))
-	_, err = w.AddPod(lab.PodSpec{Name: "heir", Node: 2, Addr: old.Addr, Unlisted: true})
-	w.must(err)
-	before := w.beside(2).PacketsOut
-	sent := 0
-	w.speak(w.speaker("heir"), func() error {
-		if sent++; sent < 50 {
-			return errors.New("not yet enough")
-		}
-		return nil
-	})
-	if n := w.beside(2).PacketsOut; n != before {
-		t.Errorf("%d of the heir's packets went beside netfilter", n-before)
-	}
-	w.noLeak()
-}
-
 // A route that goes takes its flows' way with it.
 func TestADeletedRouteEndsWhatGoesBesideNetfilter(t *testing.T) {
 	w := start(t, lab.Options{Nodes: 2, GatewayNodes: []int{1}, AgentArgs: fastPath})
