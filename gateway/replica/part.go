@@ -181,7 +181,7 @@ func (p *part) follow(ctx context.Context, r role) {
 		return
 	}
 	defer w.Close()
-	patience := retryFirst
+	retry := retryFirst
 	p.mu.Lock()
 	p.failing, p.since, p.whole = "the first snapshot has not arrived", time.Now(), false
 	p.mu.Unlock()
@@ -197,7 +197,7 @@ func (p *part) follow(ctx context.Context, r role) {
 			s := &stream.Following{
 				Ring: p.mirror.ring, Name: p.mirror.name, VIP: p.scope.VIP.String(), Term: r.term, At: at,
 				Table: &table{part: p, writer: w}, InStep: func() {
-					patience = retryFirst
+					retry = retryFirst
 					p.inStep(r.holder)
 					p.mirror.audit.settled(ctx, p.scope.VIP)
 				},
@@ -214,8 +214,8 @@ func (p *part) follow(ctx context.Context, r role) {
 		}
 		p.failed(r.holder, err)
 		p.mirror.audit.unsettled(p.scope.VIP)
-		pause(ctx, patience)
-		patience = min(2*patience, retryMost)
+		pause(ctx, retry)
+		retry = min(2*retry, retryMost)
 	}
 }
 
