@@ -76,7 +76,7 @@ func labelled(name string, p asm.Instructions) asm.Instructions {
 	return p
 }
 
-// ethernetIPv4 goes on with IPv4 that bears no VLAN tag, and leaves the packet in R7 and
+// anyIPv4 goes on with IPv4 that bears no VLAN tag, and leaves the packet in R7 and
 // its end in R8.
 func anyIPv4() asm.Instructions {
 	return asm.Instructions{

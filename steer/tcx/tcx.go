@@ -80,7 +80,7 @@ func Open(d Device) (_ *Path, err error) {
 	return p, p.attach("sally_learn", ebpf.AttachTCXEgress, d.Index, learn(p.kernel, d))
 }
 
-// load a program. Whoever may not use functions reserved to the GPL could ask for no route.
+// load a program. bpf_fib_lookup is for those whose licence is compatible with the GPL.
 func load(name string, at ebpf.AttachType, code asm.Instructions) (*ebpf.Program, error) {
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: name, Type: ebpf.SchedCLS, AttachType: at, Instructions: code, License: "Dual MIT/GPL"})
 	if err != nil {
