@@ -129,6 +129,19 @@ func finished(r audit.Record) bool {
 	return r.Event == audit.EndEvent && r.Reason == audit.Finished && !r.Start.IsZero() && r.Answered && !r.Counted
 }
 
+// followed waits until the gateways have a stream from the holder, and all there was.
+func (w *world) followed(nodes ...int) {
+	w.t.Helper()
+	w.await(func() error {
+		for _, j := range nodes {
+			if r := w.status(lab.Gateway, j).VIPs[0].Replication; r == nil || !r.InStep {
+				return fmt.Errorf("n%d is not in step with the holder", j)
+			}
+		}
+		return nil
+	})
+}
+
 // TestThePartnersViewIsOnRecord: whatever VIP and port the partner saw, the holder's log
 // names the pod behind it, also of two pods that use one port of their own; and what
 // outlives its holder is on one record, by the heir, with its start. The VIP moves when the
@@ -139,6 +152,7 @@ func TestThePartnersViewIsOnRecord(t *testing.T) {
 			w := newAuditor(t, lab.Options{GatewayArgs: alone.GatewayArgs}, "c.jsonl", nil, "--audit-start")
 			holder := w.holder()
 			rest := w.Others(holder)
+			w.followed(rest...) // or they could not tell what begins from what they missed
 			var streams []*lab.Stream
 			for _, j := range rest {
 				w.seenEventually(selected(j), partner, theVIP)
