@@ -274,7 +274,7 @@ func (w *watched) everythingIsAnswered(t *testing.T) {
 				t.Errorf("%s asks for %s, which no program gives", where, name)
 			}
 		}
-		found, err := w.Range(expr, w.since, time.Now(), scraped)
+		found, err := w.Range(expr, w.since, time.Now().Add(scraped), scraped) // what was scraped last, too
 		if err != nil {
 			t.Errorf("%s: %v", where, err)
 		}

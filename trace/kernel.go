@@ -104,6 +104,10 @@ func (w *walk) gateways() {
 	case len(known) == 0:
 		w.add(Wrong, "no gateway is configured to hold "+vip.String(), "one that holds it", fmt.Sprintf("start the gateways with --vip %s, or correct the route's spec.vip", vip))
 		return
+	case len(holders) == 0 && w.elsewhere(known) != "":
+		w.add(Unknown, fmt.Sprintf("%s holds %s by what %s says, and was not asked", w.elsewhere(known), vip, known[0].Name), "an answer of who holds it",
+			"ask its host, or give its address with --http; what follows cannot be told without it")
+		return
 	case len(holders) == 0:
 		w.add(Wrong, "nobody holds "+vip.String()+": "+w.why(known), "one holder", "see to what it says: more than half of the gateways must hear each other, and one be able to take it")
 		return
@@ -114,6 +118,23 @@ func (w *walk) gateways() {
 	h := holders[0]
 	w.ok("%s holds %s, %d of the %d voters needed are heard", h.Name, vip, len(h.Voters), h.Quorum)
 	w.holder(h, vip)
+}
+
+// elsewhere is who holds by what all say that were asked, and was not asked itself, as on
+// a host whose gateway alone is asked.
+func (w *walk) elsewhere(known []Gateway) string {
+	holder := known[0].Holder
+	for _, g := range w.Gateways {
+		if g.Name == holder || g.Known && g.Holder != holder {
+			return ""
+		}
+	}
+	for _, s := range w.Silent {
+		if s.Program == "gateway" {
+			return "" // it may be that one
+		}
+	}
+	return holder
 }
 
 // why nobody holds, in the words of who hears the most.

@@ -136,6 +136,7 @@ var unasked = map[string]func(f *Facts){
 		f.Gateways = nil
 		f.Silent = []Silent{{"gateway", "n1", "refused"}}
 	},
+	"holder": func(f *Facts) { f.Gateways = f.Gateways[1:] },
 	"kernel": func(f *Facts) { f.Agent.Errors = []string{"no answer"} },
 }
 

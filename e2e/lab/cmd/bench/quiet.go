@@ -34,6 +34,7 @@ type calm struct {
 	moves            int           // of the VIP to another gateway
 	lease            time.Duration // the least that was left of it at a look
 	roundTrip        trials
+	witness          lateness
 }
 
 func (c calm) failovers() uint64 {
@@ -45,7 +46,7 @@ func (c calm) failovers() uint64 {
 }
 
 func (b *bench) quiet(ctx context.Context) (string, error) {
-	rows := [][]string{{"timing", "under load for", "changes of holder", "elections", "moves", "least of the lease left", "heartbeat's round trip, median / p95, ms", "priority"}}
+	rows := [][]string{{"timing", "under load for", "changes of holder", "elections", "moves", "least of the lease left", "heartbeat's round trip, median / p95, ms", "priority", "a witness late"}}
 	var text string
 	for _, timing := range []string{"default", "fast"} {
 		if !b.wants(timing) {
@@ -64,7 +65,8 @@ func (b *bench) quiet(ctx context.Context) (string, error) {
 			changes = fmt.Sprintf("%d (%s)", n, strings.Join(why, ", "))
 		}
 		rows = append(rows, []string{timing, c.took.Round(time.Second).String(), changes, fmt.Sprint(c.terms), fmt.Sprint(c.moves),
-			fmt.Sprintf("%.0f ms", 1e3*c.lease.Seconds()), c.roundTrip.inMillis("%.1f"), c.priority})
+			fmt.Sprintf("%.0f ms", 1e3*c.lease.Seconds()), c.roundTrip.inMillis("%.1f"), c.priority,
+			fmt.Sprintf("%d times, at most %.0f ms", c.witness.TooLate, 1e3*c.witness.Most.Seconds())})
 		text += verdict("changes of holder with "+timing+" timing", float64(c.failovers()), 0, c.failovers() == 0, "%.0f")
 	}
 	autogroup := "without autogroups"
@@ -76,10 +78,11 @@ func (b *bench) quiet(ctx context.Context) (string, error) {
 Three gateways and three agents on %d processors, beside %d busy loops at normal priority, %s.
 "Changes of holder" is the sum over all replicas' transitions, of which none was wanted; "elections" is by how much the term
 rose, "moves" how many of them were won by another gateway than the one before: a holder that was kept from a processor for too long, and
-was missed by nobody, is elected again within a millisecond. The lease and the round trip are those of /status, looked at every %v.
+was missed by nobody, is elected again within a millisecond. The lease and the round trip are those of /status, looked at every %v. The witness is a thread that does nothing but wake up every %v, in the highest priority
+of real time; "late" is by more than %v, with which a lease of fast ends before the next heartbeat, whatever program it is of.
 
 %s
-%s`, runtime.NumCPU(), loops, autogroup, lookEvery, table(rows), text), nil
+%s`, runtime.NumCPU(), loops, autogroup, lookEvery, heartbeat, tooLate, table(rows), text), nil
 }
 
 func (b *bench) underLoad(ctx context.Context, timing string) (c calm, err error) {
@@ -104,6 +107,10 @@ func (b *bench) underLoad(ctx context.Context, timing string) (c calm, err error
 		return c, err
 	}
 	defer calmDown()
+	tell, err := witness(b.duration)
+	if err != nil {
+		return c, err
+	}
 	began := time.Now()
 	for time.Since(began) < b.duration {
 		if err := wait(ctx, min(lookEvery, b.duration-time.Since(began))); err != nil {
@@ -126,6 +133,9 @@ func (b *bench) underLoad(ctx context.Context, timing string) (c calm, err error
 			now.roundTrip.Round(10*time.Microsecond))
 	}
 	c.took = time.Since(began)
+	if c.witness, err = tell(); err != nil {
+		return c, err
+	}
 	c.moves, err = w.moves(began)
 	return c, err
 }
