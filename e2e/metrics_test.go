@@ -319,8 +319,8 @@ func (w *watched) everythingIsAnswered(t *testing.T) {
 
 // draw has the dashboard looked at in a browser.
 func (w *watched) draw(t *testing.T) {
-	now := time.Now()
-	html, height, err := dashboard.Draw(w.dashboard(), w.Server, dashboard.Span{From: w.since.Truncate(scraped), To: now.Truncate(scraped), Step: scraped})
+	until := time.Now().Add(scraped).Truncate(scraped) // what was scraped last, too
+	html, height, err := dashboard.Draw(w.dashboard(), w.Server, dashboard.Span{From: w.since.Truncate(scraped), To: until, Step: scraped})
 	w.must(err)
 	file := filepath.Join(t.TempDir(), "dashboard.html")
 	w.must(os.WriteFile(file, []byte(html), 0o600))
