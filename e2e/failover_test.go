@@ -197,34 +197,65 @@ func back(tr *traffic, since time.Time) time.Duration {
 	return d.Round(time.Millisecond)
 }
 
+// goesOn waits for an answer to what a stream sends from now on.
+func (w *world) goesOn(s *lab.Stream) {
+	w.t.Helper()
+	after := time.Now()
+	w.await(func() error {
+		if _, ok := s.Report().NextReply(after); !ok || s.Broken() != nil {
+			return fmt.Errorf("the stream has no answer, broken: %v", s.Broken())
+		}
+		return nil
+	})
+}
+
 // A replica that held the VIP before knows its connections only as they were then.
 func TestConnectionsSurviveTheReturnOfTheVIP(t *testing.T) {
 	w := start(t, lab.Options{})
 	first := w.holder()
 	s, err := w.StartStream(selected(w.Others(first)[0]), partner, time.Millisecond)
 	w.must(err)
-	goesOn := func() {
-		t.Helper()
-		after := time.Now()
-		w.await(func() error {
-			if _, ok := s.Report().NextReply(after); !ok || s.Broken() != nil {
-				return fmt.Errorf("the stream has no answer, broken: %v", s.Broken())
-			}
-			return nil
-		})
-	}
 	held := map[int]bool{}
 	for holder := first; !held[holder]; {
 		held[holder] = true
-		goesOn()
+		w.goesOn(s)
 		w.must(w.gateway(holder).Stop())
 		next := w.awaitHolder(w.Others(holder)...)
-		goesOn()
+		w.goesOn(s)
 		w.restartGateway(holder)
 		holder = next
 	}
-	goesOn()
+	w.goesOn(s)
 	s.Stop()
 	w.noLeak()
 	w.oneHolder()
+}
+
+// A replica that was cut off never hears of the holder that came and went meanwhile.
+func TestConnectionsSurviveAHolderThatTheNextOneMissed(t *testing.T) {
+	for _, replicate := range []bool{true, false} {
+		t.Run(fmt.Sprintf("replicate=%t", replicate), func(t *testing.T) {
+			w := start(t, lab.Options{GatewayArgs: []string{fmt.Sprintf("--replicate=%t", replicate)}})
+			first := w.holder()
+			rest := w.Others(first)
+			s, err := w.StartStream(selected(rest[0]), partner, time.Millisecond)
+			w.must(err)
+			w.goesOn(s)
+			w.must(w.CutGossip(first))
+			w.awaitHolder(rest...)
+			w.goesOn(s)
+			for _, j := range rest {
+				w.must(w.gateway(j).Kill())
+			}
+			w.must(w.Heal())
+			// It votes, and has nothing to hold by.
+			_, err = w.StartGateway(rest[0], "--source", "dir:"+w.Manifests.Dir+"-gone", "--state-dir", t.TempDir())
+			w.must(err)
+			w.awaitHolder(first)
+			w.goesOn(s)
+			s.Stop()
+			w.noLeak()
+			w.oneHolder()
+		})
+	}
 }

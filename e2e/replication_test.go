@@ -268,17 +268,6 @@ func TestAJoinerCatchesUp(t *testing.T) {
 	w.oneHolder()
 }
 
-func (w *world) goesOn(s *lab.Stream) {
-	w.t.Helper()
-	after := time.Now()
-	w.await(func() error {
-		if _, ok := s.Report().NextReply(after); !ok || s.Broken() != nil {
-			return fmt.Errorf("the stream has no answer, broken: %v", s.Broken())
-		}
-		return nil
-	})
-}
-
 // TestAStoppedStandbyHurtsNobody: the holder, the other standby and the traffic do not
 // notice it; and it catches up when it goes on.
 func TestAStoppedStandbyHurtsNobody(t *testing.T) {

@@ -72,7 +72,7 @@ func newMirror(cfg Config, states func() []election.Status, members func() []gos
 	}
 	for _, v := range cfg.VIPs {
 		p := &part{
-			mirror: m, kick: make(chan struct{}, 1), log: log.With("vip", v.Addr.String()),
+			mirror: m, kick: make(chan struct{}, 1), again: make(chan struct{}, 1), log: log.With("vip", v.Addr.String()),
 			scope: conntrack.Scope{VIP: v.Addr, Zone: m.zone, Mark: conntrack.Mark{
 				Value: cfg.SNAT.Tunnel.Marks.Value(slots[v.Addr]), Mask: cfg.SNAT.Tunnel.Marks.Mask,
 			}},

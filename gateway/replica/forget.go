@@ -54,35 +54,61 @@ func (r *Replica) forget(pods []gateway.Pod, plan gateway.Plan) error {
 	return nil
 }
 
-// moved notes that another member has taken the VIP. It never blocks the election.
-func (r *Replica) moved(v vip.VIP) {
+// move of a VIP to this member, or to another.
+type move struct {
+	vip  vip.VIP
+	here bool
+}
+
+// moved notes that a member has taken the VIP. It never blocks the election.
+func (r *Replica) moved(v vip.VIP, here bool) {
 	if r.mirror != nil {
 		return // the new holder tells what has become of them
 	}
 	select {
-	case r.movedTo <- v:
+	case r.moves <- move{v, here}:
 	default: // so many at once are many changes of holder; the next one is noted again
 	}
 }
 
-// forgetMoved removes the connections of VIPs that went elsewhere. They live on
+// followMoves removes the connections of VIPs that went elsewhere. They live on
 // there, and should the VIP come back, their windows here would be of long ago:
 // conntrack would call their packets invalid (nf_conntrack_proto_tcp.c,
-// tcp_in_window), where it picks up one that it does not know.
-func (r *Replica) forgetMoved(ctx context.Context) error {
+// tcp_in_window), where it picks up one that it does not know. Those of a VIP that
+// came are made liberal: it may have been elsewhere unheard of here.
+func (r *Replica) followMoves(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case v := <-r.movedTo:
-			n, err := conntrack.Forget(conntrack.IPv4, conntrack.Mark{}, func(e *conntrack.Entry) bool {
-				return e.Zone == r.cfg.SNAT.Zone && e.Reply.Dst == v.Addr
-			})
+		case m := <-r.moves:
+			follow := r.forgetMoved
+			if m.here {
+				follow = r.restoreMoved
+			}
+			n, err := follow(conntrack.Scope{VIP: m.vip.Addr, Zone: r.cfg.SNAT.Zone})
 			if err != nil {
-				r.log.Error("connections of a VIP that moved are not forgotten", "vip", v.Addr, "error", err)
+				r.log.Error("connections of a VIP that moved are left as they were", "vip", m.vip.Addr, "here", m.here, "error", err)
 				continue
 			}
-			r.log.Debug("connections of a VIP that moved are forgotten", "vip", v.Addr, "connections", n)
+			r.log.Debug("connections of a VIP that moved", "vip", m.vip.Addr, "here", m.here, "connections", n)
 		}
 	}
+}
+
+func (r *Replica) forgetMoved(s conntrack.Scope) (int, error) {
+	return conntrack.Forget(conntrack.IPv4, conntrack.Mark{}, s.Has)
+}
+
+func (r *Replica) restoreMoved(s conntrack.Scope) (int, error) {
+	timeouts, err := conntrack.ReadTimeouts()
+	if err != nil {
+		return 0, err
+	}
+	w, err := conntrack.NewWriter()
+	if err != nil {
+		return 0, err
+	}
+	defer w.Close()
+	return s.Restore(w, timeouts)
 }

@@ -341,7 +341,7 @@ func TestAReplicaWhoseRenewalHangsLosesItsVIPs(t *testing.T) {
 		fit <- standing{vip: one.Addr.String(), ok: true}
 		e := &electorate{
 			messenger: plug{net, name}, keeper: k, id: name, now: boottime.Now, log: log, vips: map[string]vip.VIP{one.Addr.String(): one},
-			standing: fit, turns: make(chan func()), ended: make(chan struct{}), electors: electors{names: names}, lost: func(vip.VIP) {},
+			standing: fit, turns: make(chan func()), ended: make(chan struct{}), electors: electors{names: names}, moved: func(vip.VIP, bool) {},
 			machine: m, transitions: map[string]map[string]uint64{}, chronicle: election.NewChronicle([]string{one.Addr.String()}, 10, time.Now()),
 			records: map[string]*election.Record{}, strangers: map[string]time.Time{},
 		}

@@ -38,8 +38,8 @@ type electorate struct {
 	turns     chan func()     // asked for by others
 	ended     chan struct{}   // closed when nobody takes them any more
 	electors  electors
-	// lost is told of every VIP that another member has taken.
-	lost func(v vip.VIP)
+	// moved is told of every VIP that a member has taken.
+	moved func(v vip.VIP, here bool)
 	// changed is told that some VIP has another holder or term; nil for nobody.
 	changed func()
 
@@ -124,8 +124,8 @@ func (e *electorate) do(turn func(now time.Duration) election.Ready) {
 	}
 	e.send(ready.Send)
 	for _, t := range ready.Transitions {
-		if t.To != "" && t.To != e.id {
-			e.lost(e.vips[t.VIP])
+		if t.To != "" {
+			e.moved(e.vips[t.VIP], t.To == e.id)
 		}
 		e.log.Info("holder changed", "vip", t.VIP, "from", t.From, "to", t.To, "term", t.Term, "reason", t.Reason)
 	}

@@ -27,7 +27,8 @@ type part struct {
 	log    *slog.Logger
 	news   []flows.Change // of a batch of events
 
-	feed atomic.Pointer[stream.Feed] // while this replica holds
+	feed  atomic.Pointer[stream.Feed] // while this replica holds
+	again chan struct{}               // it was elected once more
 
 	mu        sync.Mutex
 	following *stream.Following // while another holds
@@ -61,8 +62,7 @@ func (p *part) run(ctx context.Context) error {
 		want := role{s.Holder, s.Term}
 		switch feed := p.feed.Load(); {
 		case want.holder == "" || want.holder == p.mirror.name && s.Role != election.Holder:
-			// Nobody has the connections now. Whoever had them last still knows them, and
-			// should it hold again, nothing has been missed.
+			// Nobody has the connections now, as far as is known here.
 			if now.holder == p.mirror.name && !adrift {
 				adrift = true
 				p.mirror.audit.adrift(p.scope.VIP)
@@ -73,6 +73,10 @@ func (p *part) run(ctx context.Context) error {
 		case want.term > now.term && feed != nil:
 			feed.Raise(want.term)
 			now = want
+			select {
+			case p.again <- struct{}{}:
+			default:
+			}
 		}
 		if adrift && want.holder == p.mirror.name && s.Role == election.Holder {
 			adrift = false
@@ -102,7 +106,14 @@ func (p *part) begin(ctx context.Context, r role) (end func()) {
 			if whole && !pause(ctx, restoreLate) {
 				return
 			}
-			priority.Ordinary(func() { p.restore(ctx) })
+			for {
+				priority.Ordinary(func() { p.restore(ctx) })
+				select {
+				case <-ctx.Done():
+					return
+				case <-p.again: // another may have held meanwhile, unheard of here
+				}
+			}
 		})
 		return func() {
 			p.feed.Store(nil)

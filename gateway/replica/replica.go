@@ -113,7 +113,7 @@ type Replica struct {
 	dirty    bool            // something has ended and waits to be swept
 	routes   map[uint16]bool // of the plan before
 
-	movedTo   chan vip.VIP
+	moves     chan move
 	allowlist *endpoint.Endpoint
 	page      *page.Page
 	mirror    *mirror // nil: connections are not replicated
@@ -130,7 +130,7 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 		log.Warn(evenReplicas(cfg.Replicas))
 	}
 	metrics := host.NewMetrics()
-	r := &Replica{cfg: cfg, log: log, metrics: metrics, applied: host.NewApplied(metrics), started: time.Now(), lease: timing.Lease, movedTo: make(chan vip.VIP, 64)}
+	r := &Replica{cfg: cfg, log: log, metrics: metrics, applied: host.NewApplied(metrics), started: time.Now(), lease: timing.Lease, moves: make(chan move, 64)}
 	var err error
 	if r.filter, err = host.OpenFilter(ctx, cfg.Netfilter, snat.TableName, log); err != nil {
 		return nil, err
@@ -175,7 +175,7 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 	r.electorate = &electorate{
 		messenger: r.gossip, keeper: r.keeper, now: boottime.Now, log: log, vips: r.watch.vips(),
 		standing: r.watch.changes, turns: make(chan func()), ended: make(chan struct{}), machine: machine, transitions: map[string]map[string]uint64{},
-		id: cfg.Gossip.Name, electors: electors, lost: r.moved, strangers: map[string]time.Time{},
+		id: cfg.Gossip.Name, electors: electors, moved: r.moved, strangers: map[string]time.Time{},
 		chronicle: election.NewChronicle(names, spellsKept, r.started), changed: r.page.Changed,
 		records: map[string]*election.Record{}, metrics: metrics, span: timing.Span(),
 	}
@@ -270,7 +270,7 @@ func (r *Replica) Run(ctx context.Context) error {
 		return err
 	})
 	g.Go(func() error { return r.conflicts.run(ctx) })
-	g.Go(func() error { return r.forgetMoved(ctx) })
+	g.Go(func() error { return r.followMoves(ctx) })
 	g.Go(func() error {
 		priority.Ordinary(func() { r.census.run(ctx) })
 		return nil
@@ -298,8 +298,8 @@ func (r *Replica) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// guard starts a program, as everything does that changes rules: at the priority of the
-// election it would take the processor from packets for tens of milliseconds.
+// guard starts a program, which at the priority of the election would take the processor
+// from packets for tens of milliseconds.
 func (r *Replica) guard(ctx context.Context, iface string) (err error) {
 	priority.Ordinary(func() { err = r.fence.Guard(ctx, iface) })
 	return err
