@@ -104,11 +104,12 @@ func (w *walk) gateways() {
 	case len(known) == 0:
 		w.add(Wrong, "no gateway is configured to hold "+vip.String(), "one that holds it", fmt.Sprintf("start the gateways with --vip %s, or correct the route's spec.vip", vip))
 		return
-	case len(holders) == 0 && w.elsewhere(known) != "":
-		w.add(Unknown, fmt.Sprintf("%s holds %s by what %s says, and was not asked", w.elsewhere(known), vip, known[0].Name), "an answer of who holds it",
-			"ask its host, or give its address with --http; what follows cannot be told without it")
-		return
 	case len(holders) == 0:
+		if holder := w.elsewhere(known); holder != "" {
+			w.add(Unknown, fmt.Sprintf("%s holds %s by what %s says, and was not asked", holder, vip, known[0].Name), "an answer of who holds it",
+				"ask its host, or give its address with --http; what follows cannot be told without it")
+			return
+		}
 		w.add(Wrong, "nobody holds "+vip.String()+": "+w.why(known), "one holder", "see to what it says: more than half of the gateways must hear each other, and one be able to take it")
 		return
 	case len(holders) > 1:

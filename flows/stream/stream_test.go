@@ -52,6 +52,24 @@ type table struct {
 	gate chan struct{} // Apply waits while it is not nil
 }
 
+// stop has it apply nothing until the returned function is called, or the test ends,
+// for what waits for it is waited for then.
+func (t *table) stop(tb testing.TB) (goOn func()) {
+	gate := make(chan struct{})
+	set := func(g chan struct{}) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.gate = g
+	}
+	set(gate)
+	goOn = sync.OnceFunc(func() {
+		set(nil)
+		close(gate)
+	})
+	tb.Cleanup(goOn)
+	return goOn
+}
+
 func newTable() *table { return &table{has: map[flows.Key]flows.Flow{}} }
 
 func (t *table) Flows() ([]flows.Flow, error) {
@@ -248,12 +266,7 @@ func TestAStoppedStandbyHurtsNobody(t *testing.T) {
 	slow, fast := follow(t, h, "slow", 1, h.ring), follow(t, h, "fast", 1, h.ring)
 	await(t, slow.equals(h))
 	await(t, fast.equals(h))
-	gate := make(chan struct{})
-	open := sync.OnceFunc(func() { close(gate) })
-	t.Cleanup(open) // whatever fails: what waits at it is waited for
-	slow.table.mu.Lock()
-	slow.table.gate = gate
-	slow.table.mu.Unlock()
+	goOn := slow.table.stop(t)
 	before := h.feed.Feedback().Snapshots
 	cut := func() bool { // it lacks more than it lags by, or its stream ended
 		return !slices.ContainsFunc(h.feed.Feedback().Standbys, func(s stream.Standby) bool { return s.Name == "slow" && s.Complete })
@@ -274,10 +287,7 @@ func TestAStoppedStandbyHurtsNobody(t *testing.T) {
 			t.Fatalf("%d bytes are kept for one that does not read", kept)
 		}
 	}
-	slow.table.mu.Lock()
-	slow.table.gate = nil
-	slow.table.mu.Unlock()
-	open()
+	goOn()
 	await(t, slow.equals(h))
 	await(t, fast.equals(h))
 	if h.feed.Feedback().Snapshots == before {
@@ -291,12 +301,7 @@ func TestAwaitIsForOneStandbyWithEverything(t *testing.T) {
 	slow, fast := follow(t, h, "slow", 1, h.ring), follow(t, h, "fast", 1, h.ring)
 	await(t, slow.equals(h))
 	await(t, fast.equals(h))
-	gate := make(chan struct{})
-	open := sync.OnceFunc(func() { close(gate) })
-	t.Cleanup(open)
-	slow.table.mu.Lock()
-	slow.table.gate = gate
-	slow.table.mu.Unlock()
+	goOn := slow.table.stop(t)
 	h.change(flows.Put, 1)
 	await(t, fast.equals(h))
 	over, end := context.WithCancel(t.Context())
@@ -311,10 +316,7 @@ func TestAwaitIsForOneStandbyWithEverything(t *testing.T) {
 	}
 	done := make(chan error)
 	go func() { done <- h.feed.Await(t.Context(), "slow") }()
-	slow.table.mu.Lock()
-	slow.table.gate = nil
-	slow.table.mu.Unlock()
-	open()
+	goOn()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}

@@ -6,17 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
-	"os/exec"
 	"slices"
 	"testing"
-	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/sallyport/sallyport/e2e/netns"
+	"github.com/sallyport/sallyport/e2e/processor"
 	"github.com/sallyport/sallyport/gateway"
 	"github.com/sallyport/sallyport/gateway/host"
+	"github.com/sallyport/sallyport/gateway/host/hosttest"
 	"github.com/sallyport/sallyport/tunnel"
 )
 
@@ -46,44 +42,18 @@ func pod(name string, addr, route int) gateway.Pod {
 	}
 }
 
-// source is a view that changes.
-type source struct{ views chan gateway.Snapshot }
-
-func (s source) Run(_ context.Context, deliver func(gateway.Snapshot)) error {
-	for v := range s.views {
-		deliver(v)
-	}
-	return nil
-}
-
 // BenchmarkView brings views into the kernel that differ in one pod each. On a busy
 // machine the processor time says more than the clock; announced is what of it was used
 // before the kernel was told.
 func BenchmarkView(b *testing.B) {
-	if os.Geteuid() != 0 {
-		b.Skip("needs root for a network namespace")
-	}
-	ns, err := netns.New(fmt.Sprintf("spw-%d-0-bench", os.Getpid()))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer func() {
-		if err := ns.Close(); err != nil {
-			b.Error(err)
-		}
-	}()
-	views := make(chan gateway.Snapshot)
+	ns := hosttest.Host(b, "spw", netip.MustParsePrefix("172.16.0.1/16"))
+	views := make(hosttest.Views)
 	defer close(views)
 	var a *Agent
-	if err := ns.Do(func() error {
-		out, err := exec.Command("sh", "-ec", `ip link set lo up; ip link add eth0 type veth peer name peer0
-ip link set eth0 up; ip link set peer0 up; ip addr add 172.16.0.1/16 dev eth0`).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
+	if err := ns.Do(func() (err error) {
 		a, err = New(b.Context(), Config{
 			NodeName: "n1", NodeIP: netip.MustParseAddr("172.16.0.1"), Tunnel: tunnel.DefaultConfig(), Netfilter: host.NFTables, StateDir: b.TempDir(),
-		}, source{views}, slog.New(slog.DiscardHandler))
+		}, views, slog.New(slog.DiscardHandler))
 		return err
 	}); err != nil {
 		b.Fatal(err)
@@ -94,7 +64,7 @@ ip link set eth0 up; ip link set peer0 up; ip addr add 172.16.0.1/16 dev eth0`).
 		}
 	}()
 	delivered := make(chan struct{})
-	a.view = host.NewView(source{views}, b.TempDir(), "agent", func() { delivered <- struct{}{} }, a.log)
+	a.view = host.NewView(views, b.TempDir(), "agent", func() { delivered <- struct{}{} }, a.log)
 	go a.view.Run(context.WithoutCancel(b.Context()))
 	snap := large()
 	apply := func() {
@@ -106,19 +76,11 @@ ip link set eth0 up; ip link set peer0 up; ip addr add 172.16.0.1/16 dev eth0`).
 	}
 	apply()
 	n := 0
-	before := processor(b)
+	before := processor.Used(b)
 	for b.Loop() {
 		n++
 		snap.Pods = append(slices.Clone(snap.Pods[:5000]), pod(fmt.Sprintf("late-%d", n), 1<<20+n&0xffff, n))
 		apply()
 	}
-	b.ReportMetric(float64((processor(b)-before).Microseconds())/1e3/float64(b.N), "cpu-ms/op")
-}
-
-func processor(b *testing.B) time.Duration {
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	b.ReportMetric(float64((processor.Used(b)-before).Microseconds())/1e3/float64(b.N), "cpu-ms/op")
 }

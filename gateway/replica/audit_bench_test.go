@@ -11,6 +11,7 @@ import (
 
 	"github.com/sallyport/sallyport/audit"
 	"github.com/sallyport/sallyport/audit/journal"
+	"github.com/sallyport/sallyport/e2e/processor"
 	"github.com/sallyport/sallyport/flows/conntrack"
 	"github.com/sallyport/sallyport/gateway"
 )
@@ -70,10 +71,10 @@ func benchmarkAudit(b *testing.B, starts bool) {
 	}
 	b.ReportAllocs()
 	b.ResetTimer()
-	before := processor(b)
+	before := processor.Used(b)
 	for last := n + b.N; n < last; n += batch {
 		pass(n)
 	}
-	b.ReportMetric(float64(processor(b)-before)/float64(b.N), "cpu-ns/op")
+	b.ReportMetric(float64(processor.Used(b)-before)/float64(b.N), "cpu-ns/op")
 	a.journal.End(time.Now())
 }

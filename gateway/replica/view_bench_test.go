@@ -5,17 +5,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
-	"os/exec"
 	"testing"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/allowlist/endpoint"
-	"github.com/sallyport/sallyport/e2e/netns"
+	"github.com/sallyport/sallyport/e2e/processor"
 	"github.com/sallyport/sallyport/gateway"
 	"github.com/sallyport/sallyport/gateway/host"
+	"github.com/sallyport/sallyport/gateway/host/hosttest"
 	"github.com/sallyport/sallyport/gateway/reconcile"
 	"github.com/sallyport/sallyport/snat"
 	"github.com/sallyport/sallyport/tunnel"
@@ -57,45 +53,23 @@ func cluster() gateway.Snapshot {
 	return s
 }
 
-// source is a view that changes.
-type source struct{ views chan gateway.Snapshot }
-
-func (s source) Run(ctx context.Context, deliver func(gateway.Snapshot)) error {
-	for v := range s.views {
-		deliver(v)
-	}
-	return nil
-}
-
 // BenchmarkView brings views into the kernel that differ in twelve pods each. On a busy
 // machine the processor time says more than the clock.
 func BenchmarkView(b *testing.B) {
-	if os.Geteuid() != 0 {
-		b.Skip("needs root for a network namespace")
-	}
-	ns, err := netns.New(fmt.Sprintf("spr-%d-0-bench", os.Getpid()))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer ns.Close()
+	ns := hosttest.Host(b, "spr", netip.MustParsePrefix("172.16.0.0/16"))
 	log := slog.New(slog.DiscardHandler)
 	snap := cluster()
 	r := &Replica{log: log, cfg: Config{NodeIP: netip.MustParseAddr("172.16.0.0"), SNAT: snat.Config{Tunnel: tunnel.DefaultConfig(), Zone: 51}}}
 	for i := range 10 {
 		r.cfg.VIPs = append(r.cfg.VIPs, vip.VIP{Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + i)})})
 	}
-	views, delivered := make(chan gateway.Snapshot), make(chan struct{})
+	views, delivered := make(hosttest.Views), make(chan struct{})
 	defer close(views)
-	r.view = host.NewView(source{views}, b.TempDir(), "gateway", func() { delivered <- struct{}{} }, log)
+	r.view = host.NewView(views, b.TempDir(), "gateway", func() { delivered <- struct{}{} }, log)
 	r.loop = reconcile.New("gateway", log, nil)
 	r.allowlist = endpoint.New(r.admits)
 	r.watch = &watch{kick: make(chan struct{}, 1)}
-	if err := ns.Do(func() error {
-		out, err := exec.Command("sh", "-ec", `ip link set lo up; ip link add eth0 type veth peer name peer0
-ip link set eth0 up; ip link set peer0 up; ip addr add 172.16.0.0/16 dev eth0`).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
+	if err := ns.Do(func() (err error) {
 		if r.filter, err = host.OpenFilter(b.Context(), host.NFTables, snat.TableName, log); err != nil {
 			return err
 		}
@@ -119,7 +93,7 @@ ip link set eth0 up; ip link set peer0 up; ip addr add 172.16.0.0/16 dev eth0`).
 	}
 	apply()
 	n := 0
-	before := processor(b)
+	before := processor.Used(b)
 	for b.Loop() {
 		for range 6 {
 			n++
@@ -135,17 +109,5 @@ ip link set eth0 up; ip link set peer0 up; ip addr add 172.16.0.0/16 dev eth0`).
 		}
 		apply()
 	}
-	b.ReportMetric(float64((processor(b)-before).Microseconds())/1e3/float64(b.N), "cpu-ms/op")
-}
-
-func processor(b *testing.B) time.Duration {
-	var sum time.Duration
-	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
-		var u unix.Rusage
-		if err := unix.Getrusage(who, &u); err != nil {
-			b.Fatal(err)
-		}
-		sum += time.Duration(u.Utime.Nano() + u.Stime.Nano())
-	}
-	return sum
+	b.ReportMetric(float64((processor.Used(b)-before).Microseconds())/1e3/float64(b.N), "cpu-ms/op")
 }

@@ -7,11 +7,9 @@ import (
 	"net/netip"
 	"os"
 	"testing"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/e2e/netns"
+	"github.com/sallyport/sallyport/e2e/processor"
 	"github.com/sallyport/sallyport/netfilter"
 )
 
@@ -64,9 +62,9 @@ func BenchmarkApply(b *testing.B) {
 	// On a busy machine the processor time, nft's included, says more than the clock.
 	metered := func(name string, f func(*testing.B)) {
 		b.Run(name, func(b *testing.B) {
-			before := processor(b)
+			before := processor.Used(b)
 			f(b)
-			b.ReportMetric(float64((processor(b)-before).Microseconds())/1e3/float64(b.N), "cpu-ms/op")
+			b.ReportMetric(float64((processor.Used(b)-before).Microseconds())/1e3/float64(b.N), "cpu-ms/op")
 		})
 	}
 	metered("cold", func(b *testing.B) {
@@ -98,16 +96,4 @@ func BenchmarkApply(b *testing.B) {
 			do(apply)
 		}
 	})
-}
-
-func processor(b *testing.B) time.Duration {
-	var sum time.Duration
-	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
-		var u unix.Rusage
-		if err := unix.Getrusage(who, &u); err != nil {
-			b.Fatal(err)
-		}
-		sum += time.Duration(u.Utime.Nano() + u.Stime.Nano())
-	}
-	return sum
 }

@@ -1,12 +1,12 @@
 package sockops
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/steer/bpf"
 )
 
 // hierarchy is the folder of cgroup v2: the one given, or, on a host that has both
@@ -23,11 +23,5 @@ func hierarchy(given string) (string, error) {
 
 // explain adds the cure.
 func explain(err error) error {
-	switch {
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return fmt.Errorf("%w: the agent needs the capabilities BPF and NET_ADMIN, and a seccomp profile that lets it call bpf", err)
-	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
-		return fmt.Errorf("%w: the kernel needs to be Linux 6.1 or later, built with CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF", err)
-	}
-	return err
+	return bpf.Explain(err, "6.1", "CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF")
 }

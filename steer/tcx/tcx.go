@@ -19,6 +19,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/steer/bpf"
 )
 
 // Device is the tunnel, as the programs have it built in.
@@ -49,7 +51,7 @@ type Path struct {
 	links  []link.Link
 	pods   map[int]link.Link // by interface
 	long   *ringbuf.Reader
-	last   State
+	ends   map[uint32]bool // of the tunnel, that flows may have
 }
 
 // Open attaches to a device. No flow is known yet.
@@ -57,7 +59,7 @@ func Open(d Device) (_ *Path, err error) {
 	p := &Path{device: d, pods: map[int]link.Link{}}
 	defer func() {
 		if err != nil {
-			err = errors.Join(explain(err), p.Close())
+			err = errors.Join(bpf.Explain(err, "6.6", "CONFIG_BPF_SYSCALL and CONFIG_NET_XGRESS"), p.Close())
 		}
 	}()
 	if p.kernel, err = newKernel(); err != nil {
@@ -149,14 +151,13 @@ func (p *Path) Apply(s State) error {
 		b := a.As4()
 		ends[binary.BigEndian.Uint32(b[:])] = true
 	}
-	for _, a := range p.last.Remotes {
-		b := a.As4()
-		less = less || !ends[binary.BigEndian.Uint32(b[:])]
+	for end := range p.ends {
+		less = less || !ends[end]
 	}
 	if less {
 		errs = append(errs, p.sweep(homes, ends))
 	}
-	p.last = s
+	p.ends = ends
 	return errors.Join(errs...)
 }
 
@@ -210,15 +211,4 @@ func (p *Path) Close() error {
 		errs = append(errs, p.pod.Close())
 	}
 	return errors.Join(append(errs, p.kernel.close())...)
-}
-
-// explain adds the cure.
-func explain(err error) error {
-	switch {
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return fmt.Errorf("%w: the agent needs the capabilities BPF and NET_ADMIN, and a seccomp profile that lets it call bpf", err)
-	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
-		return fmt.Errorf("%w: the kernel needs to be Linux 6.6 or later, built with CONFIG_BPF_SYSCALL and CONFIG_NET_XGRESS", err)
-	}
-	return err
 }

@@ -11,12 +11,15 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/election"
 )
 
-// heartbeat of --timing fast, and the lateness with which its lease ends before the next.
-const (
-	heartbeat = 7 * time.Millisecond
-	tooLate   = 15 * time.Millisecond
+var (
+	fast      = election.Profiles["fast"]
+	heartbeat = fast.Heartbeat
+	// tooLate is the lateness with which its lease ends before the next heartbeat.
+	tooLate = (fast.Span() - heartbeat).Round(time.Millisecond)
 )
 
 // lateness is what the machine itself costs a program that is before all others.
