@@ -87,7 +87,7 @@ func newCommand() *cobra.Command {
 	}
 	f := c.Flags()
 	f.IntVar(&b.trials, "trials", 15, "trials of each figure")
-	f.DurationVar(&b.duration, "duration", 10*time.Minute, "of the section quiet, for each timing")
+	f.DurationVar(&b.duration, "duration", 10*time.Minute, "of the section quiet")
 	f.IntVar(&b.pods, "pods", 20_000, "of the section kube; fewer are for a look, not to be published")
 	f.IntVar(&b.handovers, "handovers", 50, "of the section handover; of rolling restarts a tenth of it")
 	f.StringSliceVar(&b.only, "only", nil, "measure only these variants of a section, to look closer; write with care")

@@ -25,49 +25,64 @@ const (
 	lookEvery = 5 * time.Second
 )
 
-// calm is what the gateways say of themselves over a time of load.
+// calm is what the gateways of one timing say of themselves over a time of load.
 type calm struct {
-	timing, priority string
-	took             time.Duration
-	transitions      map[string]uint64 // seen by any replica, by reason
-	terms            uint64
-	moves            int           // of the VIP to another gateway
-	lease            time.Duration // the least that was left of it at a look
-	roundTrip        trials
-	witness          lateness
+	timing      string
+	world       *world
+	before, now tally
+	lease       time.Duration // the least that was left of it at a look
+	roundTrip   trials
+	moves       int // of the VIP to another gateway
 }
 
-func (c calm) failovers() uint64 {
-	var sum uint64
-	for _, n := range c.transitions {
-		sum += n
+// changes of holder seen by any replica, by reason.
+func (c calm) changes() (sum uint64, why string) {
+	var reasons []string
+	for _, reason := range slices.Sorted(maps.Keys(c.now.transitions)) {
+		if n := c.now.transitions[reason] - c.before.transitions[reason]; n > 0 {
+			sum += n
+			reasons = append(reasons, fmt.Sprintf("%s %d", reason, n))
+		}
 	}
-	return sum
+	return sum, strings.Join(reasons, ", ")
 }
 
-func (b *bench) quiet(ctx context.Context) (string, error) {
-	rows := [][]string{{"timing", "under load for", "changes of holder", "elections", "moves", "least of the lease left", "heartbeat's round trip, median / p95, ms", "priority", "a witness late"}}
-	var text string
+func (b *bench) quiet(ctx context.Context) (_ string, err error) {
+	var all []*calm
+	defer func() {
+		for _, c := range all {
+			err = errors.Join(err, c.world.Close())
+		}
+	}()
 	for _, timing := range []string{"default", "fast"} {
 		if !b.wants(timing) {
 			continue
 		}
-		c, err := b.underLoad(ctx, timing)
+		w, err := b.up("q"+timing[:1], lab.Options{GatewayArgs: []string{"--timing", timing}})
 		if err != nil {
 			return "", err
 		}
-		changes := "0"
-		if n := c.failovers(); n > 0 {
-			var why []string
-			for _, reason := range slices.Sorted(maps.Keys(c.transitions)) {
-				why = append(why, fmt.Sprintf("%s %d", reason, c.transitions[reason]))
-			}
-			changes = fmt.Sprintf("%d (%s)", n, strings.Join(why, ", "))
+		all = append(all, &calm{timing: timing, world: w, lease: time.Hour})
+		if err := w.start(); err != nil {
+			return "", err
 		}
-		rows = append(rows, []string{timing, c.took.Round(time.Second).String(), changes, fmt.Sprint(c.terms), fmt.Sprint(c.moves),
-			fmt.Sprintf("%.0f ms", 1e3*c.lease.Seconds()), c.roundTrip.inMillis("%.1f"), c.priority,
-			fmt.Sprintf("%d times, at most %.0f ms", c.witness.TooLate, 1e3*c.witness.Most.Seconds())})
-		text += verdict("changes of holder with "+timing+" timing", float64(c.failovers()), 0, c.failovers() == 0, "%.0f")
+	}
+	took, seen, err := b.underLoad(ctx, all)
+	if err != nil {
+		return "", err
+	}
+	rows := [][]string{{"timing", "changes of holder", "elections", "moves", "least of the lease left", "heartbeat's round trip, median / p95, ms", "priority"}}
+	var text string
+	for _, c := range all {
+		n, why := c.changes()
+		changes := fmt.Sprint(n)
+		if n > 0 {
+			changes += " (" + why + ")"
+		}
+		rows = append(rows, []string{c.timing, changes, fmt.Sprint(c.now.term - c.before.term), fmt.Sprint(c.moves),
+			fmt.Sprintf("%.0f ms", 1e3*c.lease.Seconds()), c.roundTrip.inMillis("%.1f"), c.now.priority})
+		text += verdict(c.timing+", moves to another gateway", float64(c.moves), 0, c.moves == 0, "%.0f") +
+			verdict(c.timing+", changes of holder", float64(n), 0, n == 0, "%.0f")
 	}
 	autogroup := "without autogroups"
 	if read("/proc/sys/kernel/sched_autogroup_enabled") == "1" {
@@ -75,69 +90,64 @@ func (b *bench) quiet(ctx context.Context) (string, error) {
 	}
 	return fmt.Sprintf(`## False failovers
 
-Three gateways and three agents on %d processors, beside %d busy loops at normal priority, %s.
+For each timing a lab of its own with three gateways and three agents, all at the same time on %d processors, beside %d busy loops at normal priority, %s, for %v.
 "Changes of holder" is the sum over all replicas' transitions, of which none was wanted; "elections" is by how much the term
 rose, "moves" how many of them were won by another gateway than the one before: a holder that was kept from a processor for too long, and
-was missed by nobody, is elected again within a millisecond. The lease and the round trip are those of /status, looked at every %v. The witness is a thread that does nothing but wake up every %v, in the highest priority
-of real time; "late" is by more than %v, with which a lease of fast ends before the next heartbeat, whatever program it is of.
+was missed by nobody, is elected again within a millisecond. The lease and the round trip are those of /status, looked at every %v.
 
 %s
-%s`, runtime.NumCPU(), loops, autogroup, lookEvery, heartbeat, tooLate, table(rows), text), nil
+A witness, a thread that does nothing but wake up every %v in the highest priority of real time, was late by more than %v %d times of %d, by %.0f ms at most. With that a lease
+of fast ends before the next heartbeat, whatever program it is of.
+
+%s`, runtime.NumCPU(), loops, autogroup, took.Round(time.Second), lookEvery, table(rows),
+		heartbeat, tooLate, seen.TooLate, seen.Wakes, 1e3*seen.Most.Seconds(), text), nil
 }
 
-func (b *bench) underLoad(ctx context.Context, timing string) (c calm, err error) {
-	w, err := b.up("q", lab.Options{GatewayArgs: []string{"--timing", timing}})
-	if err != nil {
-		return c, err
-	}
-	defer func() { err = errors.Join(err, w.Close()) }()
-	if err := w.start(); err != nil {
-		return c, err
-	}
+// underLoad looks at them all beside the busy loops.
+func (b *bench) underLoad(ctx context.Context, all []*calm) (took time.Duration, seen lateness, err error) {
 	if err := wait(ctx, 2*time.Second); err != nil {
-		return c, err
+		return took, seen, err
 	}
-	c = calm{timing: timing, transitions: map[string]uint64{}, lease: time.Hour}
-	before, err := w.tally()
-	if err != nil {
-		return c, err
+	for _, c := range all {
+		if c.before, err = c.world.tally(); err != nil {
+			return took, seen, err
+		}
 	}
 	calmDown, err := spin(loops, b.duration)
 	if err != nil {
-		return c, err
+		return took, seen, err
 	}
 	defer calmDown()
 	tell, err := witness(b.duration)
 	if err != nil {
-		return c, err
+		return took, seen, err
 	}
 	began := time.Now()
 	for time.Since(began) < b.duration {
 		if err := wait(ctx, min(lookEvery, b.duration-time.Since(began))); err != nil {
-			return c, err
+			return took, seen, err
 		}
-		now, err := w.tally()
-		if err != nil {
-			return c, err
-		}
-		for reason, n := range now.transitions {
-			if more := n - before.transitions[reason]; more > 0 {
-				c.transitions[reason] = more
+		for _, c := range all {
+			if c.now, err = c.world.tally(); err != nil {
+				return took, seen, err
 			}
+			c.lease = min(c.lease, c.now.lease)
+			c.roundTrip.add(c.now.roundTrip)
+			n, why := c.changes()
+			progress("quiet %s %v of %v: %d changes of holder %s, lease left %v, round trip %v", c.timing,
+				time.Since(began).Round(time.Second), b.duration, n, why, c.now.lease.Round(time.Millisecond), c.now.roundTrip.Round(10*time.Microsecond))
 		}
-		c.terms, c.priority = now.term-before.term, now.priority
-		c.lease = min(c.lease, now.lease)
-		c.roundTrip.add(now.roundTrip)
-		progress("quiet %s %v of %v: %d changes of holder %v, lease left %v, round trip %v", timing,
-			time.Since(began).Round(time.Second), b.duration, c.failovers(), c.transitions, now.lease.Round(time.Millisecond),
-			now.roundTrip.Round(10*time.Microsecond))
 	}
-	c.took = time.Since(began)
-	if c.witness, err = tell(); err != nil {
-		return c, err
+	took = time.Since(began)
+	if seen, err = tell(); err != nil {
+		return took, seen, err
 	}
-	c.moves, err = w.moves(began)
-	return c, err
+	for _, c := range all {
+		if c.moves, err = c.world.moves(began); err != nil {
+			return took, seen, err
+		}
+	}
+	return took, seen, nil
 }
 
 // moves is how often since then the gateway that was elected was not the last one, by
