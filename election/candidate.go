@@ -22,6 +22,10 @@ func (c *contest) stand(now time.Duration) {
 
 func (c *contest) canvassOrVote(now time.Duration, kind Kind, term uint64) {
 	c.ask(now, kind, term)
+	if c.inherits { // for half a lease, in which nobody else stands
+		c.at = now + c.m.cfg.Timing.again()
+		return
+	}
 	// With losses it asks again soon, without a quorum ever more rarely.
 	wait := min(c.m.cfg.Timing.Heartbeat/2<<min(c.tries, 8), c.m.cfg.Timing.Lease/2)
 	c.tries++
@@ -98,7 +102,7 @@ func (c *contest) giveUp(now time.Duration) {
 		c.ask(now, Release, c.bid)
 		c.boundUntil = min(c.boundUntil, now)
 	}
-	c.stage, c.bid, c.tries = resting, 0, 0
+	c.stage, c.bid, c.tries, c.inherits = resting, 0, 0, false
 }
 
 // won is whether a quorum of voters granted.

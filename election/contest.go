@@ -47,6 +47,8 @@ type contest struct {
 	at      time.Duration // when the candidacy goes on
 	tries   int
 	granted map[string]bool
+	// inherits is that it stands for what was handed over to it.
+	inherits bool
 
 	// bid is the term stood in. A holder has one too when it needs a newer term to
 	// be followed by all: it is voted for again without letting go.

@@ -7,6 +7,12 @@ import (
 	"time"
 )
 
+// again is how soon what a hand-over waits for is said again, at the latest: packets wait for it,
+// whatever the profile.
+const again = 20 * time.Millisecond
+
+func (t Timing) again() time.Duration { return min(t.Heartbeat/2, again) }
+
 // bequest is a VIP that was handed over and has not been seen held since.
 type bequest struct {
 	heir  string // "": there is none
@@ -55,7 +61,7 @@ func (c *contest) remind(now time.Duration) {
 	case c.holder.id != "" || now >= b.until:
 		*b = bequest{}
 	case now >= b.at:
-		b.at = now + c.m.cfg.Timing.Heartbeat/2
+		b.at = now + c.m.cfg.Timing.again()
 		c.ask(now, Release, b.term)
 		c.m.out.toAll[len(c.m.out.toAll)-1].Heir = b.heir
 	}
@@ -88,6 +94,7 @@ func (c *contest) inherit(now time.Duration, from tenure, heir string) {
 	case heir != c.m.cfg.ID:
 		c.at = max(c.at, now+c.m.cfg.Timing.Lease/2+c.stagger())
 	case c.barred == "" && c.m.why == "" && !c.bound(now, c.m.cfg.ID, c.m.cfg.Incarnation):
+		c.inherits = true
 		c.bidFor(now)
 		if c.stage == standing { // its request may have overtaken the release
 			c.at = min(c.at, now+c.m.cfg.Timing.Spread/4)

@@ -16,7 +16,7 @@ func (c *contest) settle(now time.Duration) {
 	if c.stage == holding {
 		reason = "elected again in a newer term"
 	}
-	c.stage, c.held, c.bid, c.tries = holding, c.bid, 0, 0
+	c.stage, c.held, c.bid, c.tries, c.inherits = holding, c.bid, 0, 0, false
 	c.rtt = now - stamp
 	c.until = max(c.until, stamp+c.m.rules.span)
 	c.m.out.leases = append(c.m.out.leases, LeaseChange{VIP: c.vip, Term: c.held, Until: c.until})

@@ -30,6 +30,7 @@ type world struct {
 	deaf    bool // a caller does not let go when it is told to: what the simulation has to find
 	claimed func(vip string, n *node)
 	did     func(n *node, r Ready)
+	lost    func(from string, to *node, msg Message) bool // drops a message; nil drops none
 }
 
 // faults is what may happen; zero is a good network.
@@ -283,6 +284,9 @@ func (w *world) send(from string, to *node, msg Message) {
 		delay := 50*time.Microsecond + w.upTo(300*time.Microsecond)
 		if w.rand.Float64() < w.faults.late {
 			delay += w.upTo(w.faults.lateBy)
+		}
+		if w.lost != nil && w.lost(from, to, msg) {
+			continue
 		}
 		w.after(delay, func() { to.receive(msg) })
 	}

@@ -71,6 +71,9 @@ func (c *contest) onHeartbeat(now time.Duration, msg Message, e Entry) {
 
 // onRelease ends the promise to exactly the one that let go.
 func (c *contest) onRelease(now time.Duration, by tenure, heir string) {
+	if heir == c.m.cfg.ID && c.stage == holding {
+		c.beats = true // it is said again by one that has not heard so
+	}
 	if c.outlived(by) {
 		return
 	}
