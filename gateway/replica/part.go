@@ -102,16 +102,18 @@ func (p *part) begin(ctx context.Context, r role) (end func()) {
 		feed := p.mirror.server.Lead(p.scope.VIP.String(), r.term, whole, p.scope.Flows)
 		p.feed.Store(feed)
 		running.Go(func() {
-			// What came with a stream is liberal, and its timeouts are only too long.
-			if whole && !pause(ctx, restoreLate) {
-				return
+			wait := time.Duration(0)
+			if whole { // what came with a stream is liberal, and its timeouts are only too long
+				wait = restoreLate
 			}
-			for {
+			for pause(ctx, wait) {
+				next := time.Now().Add(restoreLate)
 				priority.Ordinary(func() { p.restore(ctx) })
 				select {
 				case <-ctx.Done():
 					return
 				case <-p.again: // another may have held meanwhile, unheard of here
+					wait = time.Until(next)
 				}
 			}
 		})
@@ -161,8 +163,8 @@ func (p *part) restore(ctx context.Context) {
 }
 
 // Reading the kernel's table holds up packets for milliseconds, wherever it is done:
-// not in the moment in which those that waited for a VIP are let go, and for one
-// standby after the other.
+// not in the moment in which those that waited for a VIP are let go, for one
+// standby after the other, and not all the time where elections follow each other.
 const (
 	followSoon  = 50 * time.Millisecond
 	followApart = 100 * time.Millisecond
