@@ -59,9 +59,10 @@ func told(h Host) []Finding {
 	var out []Finding
 	for _, p := range h.Problems {
 		s := Warning
-		// Settings of the host, and another owner of a VIP; clashes with flags may work by luck.
+		// Settings of the host, its Node, and another owner of a VIP; clashes with flags may work by luck.
 		if p.Reason == gateway.Misconfigured && (strings.HasPrefix(p.Object, "sysctl ") || strings.HasPrefix(p.Object, "interface ") && p.Field == "") ||
-			p.Reason == gateway.Duplicate && strings.HasPrefix(p.Object, "VIP ") || p.Reason == gateway.Unreadable || p.Reason == gateway.UnknownVIP {
+			p.Reason == gateway.Duplicate && strings.HasPrefix(p.Object, "VIP ") || p.Reason == gateway.UnknownNode && strings.HasPrefix(p.Object, "Node ") ||
+			p.Reason == gateway.Unreadable || p.Reason == gateway.UnknownVIP {
 			s = Error
 		}
 		object, found := p.Object, p.Message

@@ -55,6 +55,8 @@ func TestEachCheck(t *testing.T) {
 		{"foreign mark", func(h []Host) {
 			h[2].Problems = problem("nftables table ip other", "--mark-mask", gateway.Misconfigured)
 		}, "problems", Warning, "n1", "--mark-mask: told"},
+		{"a gateway of no Node", func(h []Host) { h[0].Problems = problem("Node n1", "status.addresses", gateway.UnknownNode) }, "problems", Error, "", "status.addresses: told"},
+		{"a pod of no Node", func(h []Host) { h[0].Problems = problem("Pod default/x", "spec.nodeName", gateway.UnknownNode) }, "problems", Warning, "", "spec.nodeName: told"},
 		{"another owner", func(h []Host) { h[0].Problems = problem("VIP 192.0.2.10", "", gateway.Duplicate) }, "problems", Error, "n1", "told"},
 		{"no gateway for a VIP", func(h []Host) { h[0].Problems = problem("EgressRoute x", "spec.vip", gateway.UnknownVIP) }, "problems", Error, "", "told"},
 		{"no holder", func(h []Host) { h[0].VIPs[0].Held, h[0].VIPs[0].Barred = false, "no carrier" }, "holder", Error, "", "no carrier"},

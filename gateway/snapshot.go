@@ -152,7 +152,7 @@ const (
 	HostNetwork      Reason = "HostNetwork"      // a pod on its node's network cannot be steered
 	Overlap          Reason = "Overlap"          // two routes of one pod match the same packets
 	UnknownVIP       Reason = "UnknownVIP"       // no gateway is configured to hold the route's VIP
-	UnknownNode      Reason = "UnknownNode"      // a pod's node has no address: replies could not be sent back
+	UnknownNode      Reason = "UnknownNode"      // a pod's node, or a program's own, has no such address: others refuse what comes from there
 	UnknownNamespace Reason = "UnknownNamespace" // a pod's namespace is not in the view
 	Misconfigured    Reason = "Misconfigured"    // flags or host settings
 )

@@ -56,10 +56,22 @@ type Common struct {
 	// mark, a gateway's reply to the pod.
 	Way   tunnel.Way `json:"way"`
 	NoWay string     `json:"noWay,omitempty"` // why there is none
+	// Refused is why other hosts refuse what it sends through the tunnel.
+	Refused []string `json:"refused,omitempty"`
 	// Errors are what could not be read.
 	Errors []string `json:"errors,omitempty"`
 	// Connections of the pod to the destination in its kernel, some of them.
 	Connections []Connection `json:"connections,omitempty"`
+}
+
+// Refuse enters the problems that the program has with its own Node: of one without the
+// address that it sends from.
+func (c *Common) Refuse(own []gateway.Problem) {
+	for _, p := range own {
+		if p.Reason == gateway.UnknownNode {
+			c.Refused = append(c.Refused, p.String())
+		}
+	}
 }
 
 // Connection as connection tracking has it.

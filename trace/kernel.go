@@ -36,6 +36,7 @@ func (w *walk) node() bool {
 	default:
 		w.ok("the kernel sends mark %#x by table %d to device %s, tunnel end %s", a.Mark, a.Way.Table, a.Way.Device, a.Way.Remote)
 	}
+	w.refused(a.Common)
 	w.unread(a.Common)
 	return true
 }
@@ -71,6 +72,13 @@ func some(all []string) string {
 		return fmt.Sprintf("%s; and %d more", strings.Join(all[:most], "; "), len(all)-most)
 	}
 	return strings.Join(all, "; ")
+}
+
+// refused is what the program sends into the tunnel, at the other end.
+func (w *walk) refused(c Common) {
+	if len(c.Refused) > 0 {
+		w.add(Wrong, some(c.Refused), "a Node with the address of --node-ip", "correct the Node, or the program's --node-name and --node-ip")
+	}
 }
 
 func (w *walk) unread(c Common) {
@@ -207,6 +215,7 @@ func (w *walk) holder(h Gateway, vip netip.Addr) {
 	default:
 		w.ok("replies go by device %s to tunnel end %s", h.Way.Device, h.Way.Remote)
 	}
+	w.refused(h.Common)
 	w.connections(h, vip)
 	w.unread(h.Common)
 }

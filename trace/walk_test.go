@@ -55,6 +55,12 @@ func unselected(f *Facts, chances ...gateway.Chance) {
 	f.Probe = nil
 }
 
+// ownNode are problems of a program with its Node, of which the second keeps no packet back.
+var ownNode = []gateway.Problem{
+	{Object: "Node n1", Field: "status.addresses", Reason: gateway.UnknownNode, Message: "192.0.2.1 is not among them"},
+	{Object: "Node n1", Field: "--node-name", Reason: gateway.Misconfigured, Message: "another's"},
+}
+
 func missing(set bool, object, text string) []netfilter.Pending {
 	return []netfilter.Pending{{Set: set, Object: object, Text: text}}
 }
@@ -121,6 +127,8 @@ var wrongs = []struct {
 	{"out into the tunnel", func(f *Facts) { f.Gateways[0].Outward.Device = "sally0" }, "way out", "into the tunnel"},
 	{"reply rule", func(f *Facts) { f.Gateways[0].Tunnel.Rules = []string{"add ip rule"} }, "reply rule", "add ip rule"},
 	{"reply route", func(f *Facts) { f.Gateways[0].Tunnel.Routes = []string{"add route"} }, "reply route", "add route"},
+	{"agent of no Node", func(f *Facts) { f.Agent.Refuse(ownNode) }, "route", "Node n1: status.addresses: 192.0.2.1 is not among them"},
+	{"gateway of no Node", func(f *Facts) { f.Gateways[0].Refuse(ownNode) }, "reply", "Node n1: status.addresses: 192.0.2.1 is not among them"},
 	{"reply to another node", func(f *Facts) { f.Gateways[0].Way.Remote = vip }, "reply", "tunnel end 192.0.2.10"},
 	{"another translation", func(f *Facts) {
 		f.Gateways[0].Connections = []Connection{{As: netip.AddrPortFrom(nodeEnd, 7)}}

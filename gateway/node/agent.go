@@ -172,20 +172,15 @@ func (a *Agent) applyView(ctx context.Context) error {
 		return err
 	}
 	hold, more := gateway.NewHold(snap, a.cfg.NodeName, local.Pods, a.cfg.PodRanges)
-	problems = gateway.SortProblems(append(problems, more...))
+	own := gateway.OwnNode("agent", a.cfg.NodeName, a.cfg.NodeIP, snap.Nodes, plan.Peers)
+	problems = gateway.SortProblems(slices.Concat(problems, more, own))
 	table, err := steer.Table(a.cfg.Tunnel, plan, hold, ends)
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(snap.Nodes, func(n gateway.Node) bool { return n.Name == a.cfg.NodeName }) {
-		problems = append(problems, gateway.Problem{
-			Object: "Node " + a.cfg.NodeName, Reason: gateway.UnknownNode,
-			Message: "this agent's own node is not in the view: --node-name must be the name of a Node object",
-		})
-	}
 	a.mu.Lock()
 	a.plan, a.problems = plan, problems
-	a.wanted = &wanted{view: local, ends: ends, up: up, table: table}
+	a.wanted = &wanted{view: local, own: own, ends: ends, up: up, table: table}
 	a.mu.Unlock()
 
 	// The way out first, then the rules that send packets there: these in any case, for

@@ -14,7 +14,8 @@ import (
 
 // wanted is what the kernel is to have.
 type wanted struct {
-	view  gateway.Snapshot // of this node, its pods with the addresses that they live behind
+	view  gateway.Snapshot  // of this node, its pods with the addresses that they live behind
+	own   []gateway.Problem // of this node itself
 	ends  []tunnel.Remote
 	up    tunnel.Plan
 	table nf.Table
@@ -40,6 +41,7 @@ func (a *Agent) Trace(ctx context.Context, q trace.Question, _ netip.Addr) host.
 		}
 		return answer
 	}
+	out.Refuse(want.own)
 	out.Left = len(out.View.Addrs) == 0 && a.listed(q)
 	vip := out.View.VIP
 	if !vip.IsValid() {

@@ -340,6 +340,8 @@ func (r *Replica) applyView(ctx context.Context) error {
 	}
 	snap.Internal = append(slices.Clone(snap.Internal), r.cfg.Internal...)
 	plan, problems := gateway.Build(snap, known)
+	own := gateway.OwnNode("gateway", r.cfg.NodeName, r.cfg.NodeIP, snap.Nodes, plan.Peers)
+	problems = gateway.SortProblems(append(problems, own...))
 	r.mu.Lock()
 	r.plan, r.problems = plan, problems
 	r.admit(snap, plan)
@@ -353,7 +355,7 @@ func (r *Replica) applyView(ctx context.Context) error {
 	}
 	down := r.cfg.SNAT.Tunnel.Downward(r.cfg.NodeIP, plan.Nodes())
 	r.mu.Lock()
-	r.wanted = &wanted{view: snap, down: down, table: table}
+	r.wanted = &wanted{view: snap, own: own, down: down, table: table}
 	r.mu.Unlock()
 	// One pod without a way must not keep the others from their rules.
 	ways := host.PortTaken(r.tunnel.Apply(ctx, down), "udp", r.cfg.SNAT.Tunnel.Port)

@@ -19,6 +19,7 @@ import (
 // wanted is what the kernel is to have.
 type wanted struct {
 	view  gateway.Snapshot
+	own   []gateway.Problem // of this gateway's node itself
 	down  tunnel.Plan
 	table nf.Table
 }
@@ -44,6 +45,7 @@ func (r *Replica) Trace(ctx context.Context, q trace.Question, addr netip.Addr) 
 	if out.Known = i >= 0; !out.Known || want == nil {
 		return answer
 	}
+	out.Refuse(want.own)
 	r.claim(out, r.cfg.VIPs[i])
 	about := []netip.Addr{out.View.Addr}
 	for _, n := range want.view.Nodes {
