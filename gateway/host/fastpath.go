@@ -6,6 +6,7 @@ import "github.com/prometheus/client_golang/prometheus"
 // own counters, and the node's connection tracking, do not see it; the gateways' do.
 type FastPath struct {
 	On         bool   `json:"on"`
+	Flows      int    `json:"flows"`      // that go beside netfilter now
 	PacketsOut uint64 `json:"packetsOut"` // of pods
 	BytesOut   uint64 `json:"bytesOut"`
 	PacketsIn  uint64 `json:"packetsIn"`
@@ -14,12 +15,14 @@ type FastPath struct {
 
 var (
 	descFastPath    = desc("fast_path", "Whether established connections go beside netfilter on this node.")
+	descFastFlows   = desc("fast_path_flows", "Connections that go beside netfilter on this node now.")
 	descFastPackets = desc("fast_path_packets_total", "Packets that went beside netfilter on this node, out of its pods or into them.", "direction")
 	descFastBytes   = desc("fast_path_bytes_total", "Bytes of those packets.", "direction")
 )
 
 func describeFastPath(ch chan<- *prometheus.Desc) {
 	ch <- descFastPath
+	ch <- descFastFlows
 	ch <- descFastPackets
 	ch <- descFastBytes
 }
@@ -33,6 +36,7 @@ func collectFastPath(f *FastPath, gauge func(*prometheus.Desc, float64, ...strin
 		on = 1
 	}
 	gauge(descFastPath, on)
+	gauge(descFastFlows, float64(f.Flows))
 	total(descFastPackets, f.PacketsOut, "out")
 	total(descFastPackets, f.PacketsIn, "in")
 	total(descFastBytes, f.BytesOut, "out")

@@ -8,7 +8,9 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/flows/conntrack"
@@ -29,6 +31,9 @@ type fastPath struct {
 
 	path      *tcx.Path // nil: off, or not possible here
 	following sync.WaitGroup
+	state     tcx.State // applied last
+	index     int       // of the tunnel's device then
+	looked    time.Time // when
 
 	mu     sync.Mutex
 	counts [2]tcx.Count // of paths before this one, and of this one
@@ -38,11 +43,14 @@ type fastPath struct {
 
 // apply comes after the rules: what it takes away is judged anew by them.
 func (f *fastPath) apply(plan gateway.Plan, tenancy *gateway.Tenancy, ends []tunnel.Remote) {
-	if !f.on {
-		return
+	if f.on {
+		f.set(beside(plan, tenancy.Homes(), ends), time.Now())
 	}
+}
+
+// beside is what the fast path is about in a view.
+func beside(plan gateway.Plan, homes map[netip.Addr]gateway.Home, ends []tunnel.Remote) tcx.State {
 	s := tcx.State{Homes: map[netip.Addr]int{}, Peers: plan.Peers}
-	homes := tenancy.Homes()
 	for _, p := range plan.Pods {
 		if home := homes[p.Addr]; home.Interface != 0 {
 			s.Homes[p.Addr] = home.Interface
@@ -51,9 +59,22 @@ func (f *fastPath) apply(plan gateway.Plan, tenancy *gateway.Tenancy, ends []tun
 	for _, e := range ends {
 		s.Remotes = append(s.Remotes, e.Inside)
 	}
-	err := f.open()
+	return s
+}
+
+// look is how long a node that stays as it is goes without its interfaces being listed:
+// most views differ in pods of other nodes only.
+const look = 10 * time.Second
+
+func (f *fastPath) set(s tcx.State, now time.Time) {
+	device, err := netlink.LinkByName(f.cfg.Device)
+	if err == nil && f.path != nil && f.failed == nil && device.Attrs().Index == f.index && s.Equal(f.state) && now.Sub(f.looked) < look {
+		return
+	}
+	err = f.open()
 	if err == nil {
 		err = f.path.Apply(s)
+		f.state, f.index, f.looked = s, f.path.Device().Index, now
 	}
 	f.note(&f.failed, err)
 }
@@ -122,7 +143,9 @@ func (f *fastPath) describe(s *host.Status) {
 		o, i, countErr := f.path.Counts()
 		sum = [2]tcx.Count{plus(sum[0], o), plus(sum[1], i)}
 		err = errors.Join(err, countErr)
-		out.On = f.failed == nil
+		flows, flowsErr := f.path.Flows()
+		err = errors.Join(err, flowsErr)
+		out.On, out.Flows = f.failed == nil, flows
 	}
 	out.PacketsOut, out.BytesOut, out.PacketsIn, out.BytesIn = sum[0].Packets, sum[0].Bytes, sum[1].Packets, sum[1].Bytes
 	s.FastPath = out

@@ -131,6 +131,26 @@ func equal(m *ebpf.Map, want map[[4]byte]uint32, what string) (less bool, _ erro
 	return less, nil
 }
 
+// fresh are the flows that may go beside netfilter at a moment of the kernel's clock: with
+// a lease, and seen at their pod's interface.
+func (k kernel) fresh(now uint64) (n int, err error) {
+	var at ebpf.MapBatchCursor
+	keys, flows := make([]key, 4096), make([]flow, 4096)
+	for err == nil {
+		var read int
+		read, err = k.flows.BatchLookup(&at, keys, flows, nil)
+		for _, f := range flows[:read] {
+			if f.Open != 0 && f.Interface != 0 && f.Until > now {
+				n++
+			}
+		}
+	}
+	if !errors.Is(err, ebpf.ErrKeyNotExist) { // which is the end
+		return 0, fmt.Errorf("count what goes beside netfilter: %w", err)
+	}
+	return n, nil
+}
+
 func (k kernel) count(direction uint32) (sum Count, err error) {
 	var each []Count
 	if err := k.counts.Lookup(direction, &each); err != nil {

@@ -292,3 +292,23 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 		t.Errorf("without rights: %v %s", err, out)
 	}
 }
+
+func TestFlowsAreCounted(t *testing.T) {
+	p, pod := open(t)
+	const fresh = 10_000 // more than are read at once
+	for i := range fresh {
+		k := aFlow
+		binary.BigEndian.PutUint16(k.SrcPort[:], uint16(i))
+		p.put(t, k, pod, func(*flow) {})
+	}
+	for i, old := range []func(*flow){
+		func(f *flow) { f.Until = 1 }, func(f *flow) { f.Open = 0 }, func(f *flow) { f.Interface = 0 },
+	} {
+		k := aFlow
+		k.Protocol = uint32(i)
+		p.put(t, k, pod, old)
+	}
+	if n, err := p.Flows(); n != fresh || err != nil {
+		t.Errorf("%d flows, %v, want %d", n, err, fresh)
+	}
+}

@@ -12,7 +12,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -41,6 +43,11 @@ type State struct {
 	Homes   map[netip.Addr]int // selected pods' addresses, and the interfaces they live behind
 	Remotes []netip.Addr       // where their packets may go in the tunnel
 	Peers   []netip.Addr       // from where tunnel packets may come
+}
+
+// Equal tells whether two states are the same.
+func (s State) Equal(t State) bool {
+	return maps.Equal(s.Homes, t.Homes) && slices.Equal(s.Remotes, t.Remotes) && slices.Equal(s.Peers, t.Peers)
 }
 
 // Path is attached to the tunnel, the underlay and the interfaces of pods.
@@ -193,6 +200,15 @@ func (p *Path) Counts() (out, in Count, err error) {
 	out, err = p.kernel.count(outOfPods)
 	in, inErr := p.kernel.count(intoPods)
 	return out, in, errors.Join(err, inErr)
+}
+
+// Flows that may go beside netfilter at this moment.
+func (p *Path) Flows() (int, error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC_COARSE, &now); err != nil {
+		return 0, fmt.Errorf("read the clock: %w", err)
+	}
+	return p.kernel.fresh(uint64(now.Nano()))
 }
 
 // Close detaches it; packets take the slow path.
