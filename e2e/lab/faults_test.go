@@ -14,6 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/e2e/netns"
@@ -164,6 +167,8 @@ func TestHostStateSeesWhatIsLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	attachTrace(t, l, "n1")
+	traces = append(traces, struct{ command, sign string }{"a tcx program", "eth0 TCXIngress: sally_trace"})
 	after, err := l.HostState("n1")
 	if err != nil {
 		t.Fatal(err)
@@ -173,6 +178,35 @@ func TestHostStateSeesWhatIsLeft(t *testing.T) {
 		if !strings.Contains(d, c.sign) {
 			t.Errorf("%s leaves no trace %q in\n%s", c.command, c.sign, d)
 		}
+	}
+}
+
+// attachTrace has a program at a host's eth0 that does nothing; no tool attaches one.
+func attachTrace(t *testing.T, l *Lab, host string) {
+	t.Helper()
+	ns, err := l.Namespace(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ns.Do(func() error {
+		eth0, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return err
+		}
+		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Name: "sally_trace", Type: ebpf.SchedCLS, Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()},
+		})
+		if err != nil {
+			return err
+		}
+		defer p.Close()
+		at, err := link.AttachTCX(link.TCXOptions{Interface: eth0.Index, Program: p, Attach: ebpf.AttachTCXIngress})
+		if err == nil {
+			t.Cleanup(func() { at.Close() })
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -1,13 +1,19 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // HostState is what a host's kernel is configured to do, as the usual tools list
@@ -83,7 +89,52 @@ func listState(command func(string, ...string) *exec.Cmd, do func(func() error) 
 		}
 		return nil
 	})
-	return append(state, Section{"sysctl net", sysctls.String()}), err
+	if err != nil {
+		return nil, err
+	}
+	programs, err := tcxPrograms(do)
+	return append(state, Section{"sysctl net", sysctls.String()}, Section{"tcx", programs}), err
+}
+
+// tcxPrograms are the BPF programs at the interfaces, in their order. A kernel without tcx
+// has none.
+func tcxPrograms(do func(func() error) error) (string, error) {
+	var list strings.Builder
+	err := do(func() error {
+		interfaces, err := net.Interfaces()
+		if err != nil {
+			return err
+		}
+		for _, i := range interfaces {
+			for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
+				found, err := link.QueryPrograms(link.QueryOptions{Target: i.Index, Attach: at})
+				if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.ENODEV) {
+					continue
+				}
+				if err != nil {
+					return fmt.Errorf("list the programs at %s: %w", i.Name, err)
+				}
+				for _, p := range found.Programs {
+					fmt.Fprintf(&list, "%s %s: %s\n", i.Name, at, programName(p.ID))
+				}
+			}
+		}
+		return nil
+	})
+	return list.String(), err
+}
+
+func programName(id ebpf.ProgramID) string {
+	p, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return err.Error()
+	}
+	defer p.Close()
+	info, err := p.Info()
+	if err != nil {
+		return err.Error()
+	}
+	return info.Name
 }
 
 func settle(text string) string {
