@@ -3,6 +3,7 @@ package k8s
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,20 +24,23 @@ spec:
 // TestInstallAnnotateObserveUninstall is what a platform engineer does on the first
 // day, and on the last.
 func TestInstallAnnotateObserveUninstall(t *testing.T) {
-	for _, mode := range []string{"iptables", "nftables"} {
-		t.Run("kube-proxy in mode "+mode, func(t *testing.T) {
-			firstDayAndLast(start(t, cluster.Options{ProxyMode: mode}))
+	for _, c := range []struct {
+		mode     string
+		settings []string
+	}{{"iptables", []string{logged}}, {"nftables", []string{logged, faster}}} {
+		t.Run("kube-proxy in mode "+c.mode, func(t *testing.T) {
+			firstDayAndLast(start(t, cluster.Options{ProxyMode: c.mode}), c.settings...)
 		})
 	}
 }
 
-func firstDayAndLast(w *world) {
+func firstDayAndLast(w *world, settings ...string) {
 	shop := w.deploy(app{name: "shop", to: public, connects: 20 * time.Millisecond})
 	w.seen(shop, asNode)
 	w.remove(shop) // what the CNI makes at a node's first pod is there by now
 	before := w.hosts()
 
-	w.install(logged)
+	w.install(settings...)
 	w.apply(payments)
 	w.kubectl("wait", "egressroute/payments", "--for=condition=Programmed", "--timeout", patience.String())
 	shop = w.deploy(shop)
@@ -57,6 +61,9 @@ func firstDayAndLast(w *world) {
 		echo: 5 * time.Millisecond, connects: 20 * time.Millisecond, stream: 5 * time.Millisecond})
 	w.first(bank, asVIP)
 	w.seen(bank, asVIP)
+	if slices.Contains(settings, faster) {
+		w.beside(bank)
+	}
 	for _, p := range w.pods(bank) {
 		r, err := w.hear(p, time.Time{})
 		w.must(err)
