@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -22,7 +23,7 @@ const (
 type alerting struct {
 	Groups []struct {
 		Rules []struct {
-			Alert, Expr         string
+			Alert, Expr, For    string
 			Labels, Annotations map[string]string
 		}
 	}
@@ -159,8 +160,13 @@ func TestTheChartsAlertsAreThoseOfTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, want := alerts(t, string(spec)).Groups[0].Rules, alerts(t, page(t, alertsFile)).Groups[0].Rules
-	if len(got) != len(want) || got[0].Expr != want[0].Expr || got[0].Annotations["summary"] != want[0].Annotations["summary"] {
-		t.Errorf("rendered %d rules, the first %+v; want %d, the first %+v", len(got), got[0], len(want), want[0])
+	if len(got) != len(want) {
+		t.Fatalf("rendered %d rules, want %d", len(got), len(want))
+	}
+	for i := range got {
+		if !reflect.DeepEqual(got[i], want[i]) {
+			t.Errorf("rendered %+v, want %+v", got[i], want[i])
+		}
 	}
 	for _, u := range render(t) {
 		if u.GetKind() == "PrometheusRule" {

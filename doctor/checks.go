@@ -152,7 +152,7 @@ func clocks(hosts []Host) []Finding {
 }
 
 func priority(h Host) []Finding {
-	if h.Program != "gateway" || h.Priority == "nice -20" || h.Priority == "real time 1" {
+	if !h.Unraised {
 		return nil
 	}
 	return one(Warning, "scheduling", "the election runs at "+h.Priority,

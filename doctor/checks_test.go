@@ -75,7 +75,7 @@ func TestEachCheck(t *testing.T) {
 		}, "holder", Warning, "", "2 of 3"},
 		{"versions", func(h []Host) { h[1].Version = "v2" }, "version", Warning, "", "v1, v2"},
 		{"clock", func(h []Host) { h[1].Ahead, h[1].Doubt = -9*time.Second, time.Second }, "clock", Warning, "n2", "-9s"},
-		{"priority", func(h []Host) { h[1].Priority = "normal: CAP_SYS_NICE missing" }, "priority", Warning, "n2", "CAP_SYS_NICE"},
+		{"priority", func(h []Host) { h[1].Priority, h[1].Unraised = "normal: CAP_SYS_NICE missing", true }, "priority", Warning, "n2", "CAP_SYS_NICE"},
 		{"not replicated", func(h []Host) { h[0].VIPs[0].Replicated = false }, "replication", Info, "n1", "not replicated"},
 		{"lag", func(h []Host) {
 			h[0].VIPs[0].Standbys = []Standby{{Name: "gw-1", InStep: true, Lag: 3 * time.Second}, {Name: "gw-2", InStep: true}}

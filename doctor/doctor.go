@@ -41,6 +41,7 @@ type Host struct {
 	Version   string            `json:"version"`
 	Netfilter string            `json:"netfilter"`
 	Priority  string            `json:"priority,omitempty"` // a gateway's
+	Unraised  bool              `json:"unraised,omitempty"` // it is not before others as it was to be
 	Live      bool              `json:"live"`
 	Apply     string            `json:"apply,omitempty"` // why the view is not in the kernel
 	Problems  []gateway.Problem `json:"problems"`

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -58,6 +59,13 @@ func (w *tracer) until(fault func() error, holds func(doctor.Report) bool) {
 	}))
 }
 
+// found tells whether there is such a finding, whose text has the words.
+func found(r doctor.Report, want doctor.Finding, words string) bool {
+	return slices.ContainsFunc(r.Findings, func(f doctor.Finding) bool {
+		return f.Check == want.Check && f.Severity == want.Severity && f.Object == want.Object && (want.Where == "" || f.Where == want.Where) && strings.Contains(f.Found, words)
+	})
+}
+
 func TestDoctorNamesWhatIsWrongWithAHost(t *testing.T) {
 	w := newTracer(t, lab.Options{GatewayArgs: []string{"--audit-log", "-"}})
 	const node = 2
@@ -85,17 +93,16 @@ func TestDoctorNamesWhatIsWrongWithAHost(t *testing.T) {
 			run(at, "nft delete table ip foreign")},
 		{"ARP", "arp", "sysctl net.ipv4.conf.eth0.arp_ignore", "is 2", doctor.Error,
 			run("n1", "sysctl -w net.ipv4.conf.eth0.arp_ignore=2"), run("n1", "sysctl -w net.ipv4.conf.eth0.arp_ignore=0")},
+		{"port", "problems", "interface theirs", "--tunnel-port", doctor.Warning,
+			run(at, "ip link add theirs type vxlan id 7 dstport 4793 dev eth0"), run(at, "ip link del theirs")},
+		{"kube-proxy IPVS", "kube-proxy", "interface kube-ipvs0", "kube-proxy has 192.0.2.10 as an address of a Service", doctor.Error,
+			run("n1", "ip link add kube-ipvs0 type bridge; ip addr add 192.0.2.10/32 dev kube-ipvs0"), run("n1", "ip link del kube-ipvs0")},
 		{"accounting", "accounting", "sysctl net.netfilter.nf_conntrack_acct", "is 0, so the audit of payments has no packets and bytes", doctor.Warning,
 			func() error { return w.Manifests.WriteRoute("payments", traceable+"audit: true\n") }, run("n1", "sysctl -w net.netfilter.nf_conntrack_acct=1")},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			named := func(r doctor.Report) bool {
-				for _, f := range r.Findings {
-					if f.Check == test.check && f.Object == test.object && f.Severity == test.severity && strings.Contains(f.Found, test.found) {
-						return true
-					}
-				}
-				return false
+				return found(r, doctor.Finding{Check: test.check, Severity: test.severity, Object: test.object}, test.found)
 			}
 			w.until(nil, func(r doctor.Report) bool { return !named(r) && !r.Errors() && len(r.Silent) == 0 })
 			w.until(test.fault, named)
@@ -109,4 +116,46 @@ func TestDoctorNamesWhatIsWrongWithAHost(t *testing.T) {
 		w.must(p.Kill())
 		w.until(nil, func(r doctor.Report) bool { return len(r.Silent) == 1 && !r.Errors() }) // exit status 2
 	})
+	// Last, for a claim is told for a minute.
+	t.Run("VIP conflict", func(t *testing.T) {
+		w.until(func() error { return w.Announce(node, theVIP) }, func(r doctor.Report) bool {
+			return found(r, doctor.Finding{Check: "problems", Severity: doctor.Error, Where: "n1", Object: "VIP 192.0.2.10"}, lab.NodeMAC(node).String())
+		})
+	})
+}
+
+// A standby that stops is not yet missed by the election, whose lease is that of wan.
+func TestDoctorNamesAStandbyThatLags(t *testing.T) {
+	w := &tracer{world: start(t, lab.Options{Nodes: 3, GatewayArgs: []string{"--timing", "wan"}})}
+	holder := w.holder()
+	standby := others(w.Options.GatewayNodes, holder)[0]
+	ns, err := w.Namespace(lab.NodeName(holder))
+	w.must(err)
+	tr := w.startTraffic(holder)
+	ask := func(holds func(doctor.Report) bool) {
+		t.Helper()
+		w.must(lab.Await(slow, func() error {
+			out, err := ns.Command(binary, "doctor", "-o", "json", "--http", lab.GatewayHTTP).Output()
+			var r doctor.Report
+			if err := json.Unmarshal(out, &r); err != nil {
+				return fmt.Errorf("doctor printed %q: %w", out, err)
+			}
+			if !holds(r) {
+				return fmt.Errorf("doctor (%v) says %+v", err, r)
+			}
+			return nil
+		}))
+	}
+	// Whoever holds by then, for a busy machine moves the VIP, is in step with all.
+	told := func(r doctor.Report) bool {
+		return slices.ContainsFunc(r.Findings, func(f doctor.Finding) bool {
+			return f.Check == "replication" && f.Severity == doctor.Warning && f.Object == "VIP 192.0.2.10" && strings.HasPrefix(f.Found, lab.NodeName(standby)+" ") && f.Cure != ""
+		})
+	}
+	ask(func(r doctor.Report) bool { return len(r.Findings) == 0 })
+	w.must(w.gateway(standby).Pause())
+	ask(told)
+	w.must(w.gateway(standby).Continue())
+	ask(func(r doctor.Report) bool { return !told(r) })
+	w.stop(tr)
 }

@@ -360,6 +360,12 @@ func TestAPriorityThatWasNotRaisedIsWarnedOf(t *testing.T) {
 	if !regexp.MustCompile(`(?m)^sallyport_build_info\{.*priority="(normal|nice [1-9]\d*): CAP_SYS_NICE missing"`).Match(body) {
 		t.Error("sallyport_build_info does not say that the priority is normal")
 	}
+	ns, err := w.Namespace("n1")
+	w.must(err)
+	said, err := ns.Command(binary, "doctor", "--http", lab.GatewayHTTP).CombinedOutput()
+	if !regexp.MustCompile(`(?m)^WARNING +priority +n1 +scheduling: the election runs at (normal|nice [1-9]\d*): CAP_SYS_NICE missing$`).Match(said) {
+		t.Errorf("doctor does not say so: %v\n%s", err, said)
+	}
 	log, err := os.ReadFile(w.gateway(1).Log)
 	w.must(err)
 	if !regexp.MustCompile(`(?m)"level":"WARN".*"in_force":"(normal|nice [1-9]\d*): CAP_SYS_NICE missing"`).Match(log) {

@@ -10,7 +10,7 @@ import (
 // Doctor implements host.Program.
 func (r *Replica) Doctor(ctx context.Context) doctor.Host {
 	out := host.Examined(ctx, r.clash, r.Status)
-	out.Audits = r.audits()
+	out.Audits, out.Unraised = r.audits(), !r.raised
 	return out
 }
 

@@ -81,6 +81,7 @@ type Replica struct {
 	applied  *host.Applied
 	started  time.Time
 	priority string
+	raised   bool
 	lease    time.Duration
 
 	view   *host.View
@@ -198,8 +199,7 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 		r.electorate.record(name)
 		metrics.Holds(name)
 	}
-	var raised bool
-	if r.priority, raised = priority.Raise(cfg.Priority); raised {
+	if r.priority, r.raised = priority.Raise(cfg.Priority); r.raised {
 		log.Info("priority", "in_force", r.priority)
 	} else {
 		log.Warn("the process is not before others as it should be: on a busy host it may miss heartbeats and lose its VIPs without need; give it CAP_SYS_NICE, for --priority realtime in a cgroup with real time, or choose --timing default", "in_force", r.priority)
