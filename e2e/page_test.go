@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/sallyport/sallyport/e2e/chromium"
@@ -50,7 +52,14 @@ func TestThePageShowsAFailoverLive(t *testing.T) {
 	w.must(p.Await(`[...document.querySelectorAll(".problem")].some(p => p.textContent.includes("192.0.2.99"))`))
 	w.must(p.Await(`[...document.querySelectorAll(".problem")].some(p => p.textContent.includes("<img src=x"))`))
 	w.must(p.Await(`[...document.querySelectorAll("#routes tbody tr")].some(r => /^payments.*[1-9][0-9,]* of [0-9,]+ source ports to 203[.]0[.]113[.]5:/.test(r.textContent))`))
+	w.must(p.Await(`(r => r && r.querySelector("[data-name=Pods]").textContent === "3" && /^[1-9]/.test(r.querySelector("[data-name=Connections]").textContent))(
+		[...document.querySelectorAll("#routes tbody tr")].find(r => r.textContent.startsWith("payments")))`))
+	w.must(p.Await(fmt.Sprintf(`[...document.querySelectorAll("#nodes .chips span")].map(s => s.textContent).sort().join() === "%s"`, "n1 (this gateway): 1 pod,n2: 1 pod,n3: 1 pod")))
 	w.must(p.Eval(`window.loaded = "once"`, nil))
+	// By default it is for its own host.
+	if code, _, err := w.Fetch(t.Context(), "n2", fmt.Sprintf("http://%s:9871/", w.NodeIP(1))); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("from n2: %d %v, want a connection refused", code, err)
+	}
 
 	w.must(w.gateway(holder).Kill())
 	heir := w.awaitHolder(others([]int{1, 2, 3}, holder)...)
@@ -78,13 +87,18 @@ func TestThePageShowsAFailoverLive(t *testing.T) {
 	w.restartGateway(holder)
 	w.must(p.Await(`document.querySelector("[data-vip='192.0.2.10']").textContent.includes("3 of 3 gateways hear each other")`))
 	if heir == 1 {
-		w.must(p.Await(`document.querySelectorAll(".standby.good").length === 2`))
+		w.must(p.Await(`[...document.querySelectorAll(".standby.good")].filter(s => / in step, lag [0-9]+ ms$/.test(s.textContent)).length === 2`))
+		w.must(p.Await(`/^[1-9].* [kM]?B$/.test([...document.querySelectorAll("#routes tbody tr")].find(r => r.textContent.startsWith("payments")).querySelector("[data-name=Bytes]").textContent)`))
 	} else {
 		w.must(p.Await(`document.querySelector("[data-vip='192.0.2.10']").textContent.includes("this gateway is in step")`))
 	}
 	w.must(p.Eval(`(() => { const s = document.getElementById("span"); s.value = "300"; s.dispatchEvent(new Event("change")) })()`, nil))
 	picture(t, p, "page-light.png")
+	light := ground(t, p)
 	w.must(p.Dark(true))
+	if dark := ground(t, p); dark > 80 || light < 180 {
+		t.Errorf("the ground is %d bright where it is to be light, and %d where dark, of 255", light, dark)
+	}
 	picture(t, p, "page-dark.png")
 	w.must(p.Resize(390, 844, true))
 	var width int
@@ -104,6 +118,15 @@ func TestThePageShowsAFailoverLive(t *testing.T) {
 	for _, e := range traffic.echo {
 		e.Stop()
 	}
+}
+
+// ground is how bright what is behind the text is.
+func ground(t *testing.T, p *chromium.Page) (bright int) {
+	t.Helper()
+	if err := p.Eval(`Math.max(...getComputedStyle(document.body).backgroundColor.match(/\d+/g).slice(0, 3).map(Number))`, &bright); err != nil {
+		t.Fatal(err)
+	}
+	return bright
 }
 
 // picture writes what the page looks like into docs/, where that is wanted.

@@ -174,11 +174,27 @@ func TestTraceNamesTheFirstThingWrong(t *testing.T) {
 		{"table flushed", "table", "add route 0.0.0.0/0", on(node, "ip", "route", "flush", "table", "all", "proto", "83")},
 		{"admission element missing", "admission", p.Addr.String() + " is missing", on(holder, "nft", "delete", "element", "ip", "sally_gw", "routes-sources", "{", p.Addr.String(), "}")},
 		{"gateway's SNAT gone", "SNAT", "snat to 192.0.2.10", on(holder, "nft", "flush", "chain", "ip", "sally_gw", "_source")},
+		{"reply rule deleted", "reply rule", "add ip rule 95", on(holder, "ip", "rule", "del", "priority", "95")},
 		{"reply route gone", "reply route", "add route " + p.Addr.String() + "/32 in table 5331", on(holder, "ip", "route", "flush", "table", "5331", "proto", "83")},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w.names(pod, to, test.step, test.found, test.fault)
 			w.mend()
+			w.well(pod, to)
+		})
+	}
+	// What is another's stays until somebody takes it away.
+	for _, test := range []struct {
+		name, step, found string
+		fault, mend       func() error
+	}{
+		{"another's ip rule goes first", "route", "by table 254 to device eth0", on(node, "ip", "rule", "add", "priority", "50", "lookup", "main"), on(node, "ip", "rule", "del", "priority", "50")},
+		{"no way out", "way out", "203.0.113.9", on(holder, "ip", "route", "add", "unreachable", "203.0.113.9/32"), on(holder, "ip", "route", "del", "unreachable", "203.0.113.9/32")},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w.must(test.fault())
+			w.names(pod, to, test.step, test.found, nil)
+			w.must(test.mend())
 			w.well(pod, to)
 		})
 	}

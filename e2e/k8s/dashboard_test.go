@@ -44,6 +44,10 @@ func (w *world) watched() {
 				return fmt.Errorf("n%d holds %s, and n%d shows %+v", held, theVIP, j, v.VIPs)
 			case len(v.Routes.First) != 1 || v.Routes.First[0].Name != "payments" || v.Routes.First[0].Pods != len(w.everyNode()):
 				return fmt.Errorf("n%d shows the routes %+v", j, v.Routes)
+			case j == held && (v.Routes.First[0].Bytes == 0 || len(v.VIPs[0].Standbys) != len(w.everyNode())-1):
+				return fmt.Errorf("n%d holds, and shows %+v of the route, and the standbys %+v", j, v.Routes.First[0], v.VIPs[0].Standbys)
+			case len(v.Nodes.First) != len(w.everyNode()) || len(v.VIPs[0].Spells) == 0 || v.Problems.First == nil:
+				return fmt.Errorf("n%d shows the nodes %+v, the holders %+v and the problems %+v", j, v.Nodes, v.VIPs[0].Spells, v.Problems)
 			}
 			return nil
 		})

@@ -55,6 +55,7 @@ func firstDayAndLast(w *world, settings ...string) {
 	w.traced(shop)
 	w.examined()
 	w.watched()
+	w.counted(shop)
 	w.recorded(shop)
 
 	bank := w.deploy(app{name: "bank", to: partner, routes: "payments",
