@@ -85,6 +85,25 @@ func TestTheSavedViewStandsInForASilentSource(t *testing.T) {
 	})
 }
 
+func TestTheAgeIsThatOfTheLastWholeView(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, f, _ := run(t, nil)
+		if age, ok := v.Age(); ok {
+			t.Errorf("%v before there was a view", age)
+		}
+		for _, step := range []struct {
+			given       gateway.Snapshot
+			least, most time.Duration
+		}{{sound, 0, 2 * time.Second}, {broken, time.Minute, time.Minute + 2*time.Second}, {sound, 0, 2 * time.Second}} {
+			f <- step.given
+			time.Sleep(time.Minute)
+			if age, ok := v.Age(); !ok || age < step.least || age > step.most {
+				t.Errorf("%v a minute after %+v, want %v to %v", age, step.given, step.least, step.most)
+			}
+		}
+	})
+}
+
 func TestWhatCannotBeReadTakesNothingAwayAfterARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, f, file := run(t, &saved)
