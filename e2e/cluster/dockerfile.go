@@ -35,6 +35,12 @@ func readDockerfile(text string) (recipe, error) {
 		found[i] = all[0][1]
 	}
 	last := text[strings.LastIndex(text, "\nFROM "):]
+	// One of each was read above; a further one of another form would be in the image alone.
+	for _, word := range []string{"RUN", "COPY"} {
+		if n := strings.Count(last, "\n"+word+" "); n != 1 {
+			return recipe{}, fmt.Errorf("the Dockerfile's last stage has %d times %s: the tests' image is made from exactly one, change readDockerfile with it", n, word)
+		}
+	}
 	for _, line := range strings.Split(last, "\n") {
 		word, _, _ := strings.Cut(line, " ")
 		switch word {

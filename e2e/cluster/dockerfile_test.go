@@ -27,6 +27,8 @@ func TestTheDockerfileIsUnderstood(t *testing.T) {
 	for what, change := range map[string][2]string{
 		"another base":   {"FROM debian:", "FROM alpine:"},
 		"a further run":  {"COPY --from", "RUN apt-get install -y --no-install-recommends curl \\\n\nCOPY --from"},
+		"another run":    {"COPY --from", "RUN update-alternatives --set iptables /usr/sbin/iptables-legacy\nCOPY --from"},
+		"a file of ours": {"COPY --from", "COPY LICENSE /usr/share/\nCOPY --from"},
 		"a user":         {"ENTRYPOINT", "USER 65532\nENTRYPOINT"},
 		"a further file": {"COPY --from", "COPY --from=build /x /y/\nCOPY --from"},
 		"no entrypoint":  {"ENTRYPOINT", "#"},
