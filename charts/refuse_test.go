@@ -1,7 +1,14 @@
 package charts_test
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -69,9 +76,49 @@ func TestRefusals(t *testing.T) {
 		{"audit queue of none", []string{"--set", "gateway.audit.queue=0"}, []string{"/gateway/audit/queue", "minimum"}},
 		{"alerts about what nobody reaches", []string{"--set", "alerts.enabled=true"}, []string{"alerts.enabled", "http.expose=true"}},
 		{"monitor of what nobody reaches", []string{"--set", "podMonitor.enabled=true"}, []string{"podMonitor.enabled", "http.expose=true"}},
+		{"more replicas than vote", []string{"--set", "gateway.replicas=11"}, []string{"/gateway/replicas", "maximum"}},
+		{"priority that is none", []string{"--set", "gateway.priority=high"}, []string{"/gateway/priority", "'realtime'"}},
+		{"audit queue beyond", []string{"--set", "gateway.audit.queue=16777217"}, []string{"/gateway/audit/queue", "maximum"}},
+		{"hand-over without a wait", []string{"--set", "gateway.handoverSeconds=0"}, []string{"/gateway/handoverSeconds", "minimum"}},
+		{"hand-over that waits for ever", []string{"--set", "gateway.handoverSeconds=301"}, []string{"/gateway/handoverSeconds", "maximum"}},
+		{"zone beyond", []string{"--set", "gateway.conntrackZone=65536"}, []string{"/gateway/conntrackZone", "maximum"}},
+		{"gateway's HTTP port 0", []string{"--set", "gateway.httpPort=0"}, []string{"/gateway/httpPort", "minimum"}},
+		{"gateway's HTTP port beyond", []string{"--set", "gateway.httpPort=65536"}, []string{"/gateway/httpPort", "maximum"}},
+		{"agent's HTTP port 0", []string{"--set", "agent.httpPort=0"}, []string{"/agent/httpPort", "minimum"}},
+		{"agent's HTTP port beyond", []string{"--set", "agent.httpPort=65536"}, []string{"/agent/httpPort", "maximum"}},
+		{"gossip's port 0", []string{"--set", "gossip.port=0"}, []string{"/gossip/port", "minimum"}},
+		{"tunnel's port beyond", []string{"--set", "tunnel.port=65536"}, []string{"/tunnel/port", "maximum"}},
+		{"VNI 0", []string{"--set", "tunnel.vni=0"}, []string{"/tunnel/vni", "minimum"}},
+		{"replication's port 0", []string{"--set", "replication.port=0"}, []string{"/replication/port", "minimum"}},
+		{"replication's port beyond", []string{"--set", "replication.port=65536"}, []string{"/replication/port", "maximum"}},
+		{"the allowlist's port 0", []string{"--set", "allowlist.port=0"}, []string{"/allowlist/port", "minimum"}},
+		{"the allowlist's port beyond", []string{"--set", "allowlist.port=65536"}, []string{"/allowlist/port", "maximum"}},
+		{"tables from 0", []string{"--set", "kernel.tableBase=0"}, []string{"/kernel/tableBase", "minimum"}},
+		{"tables beyond", []string{"--set", "kernel.tableBase=2147483648"}, []string{"/kernel/tableBase", "maximum"}},
+		{"rule priority 0", []string{"--set", "kernel.rulePriority=0"}, []string{"/kernel/rulePriority", "minimum"}},
+		{"gateway's argument that is none", []string{"--set", "gateway.extraArgs={debug}"}, []string{"/gateway/extraArgs/0", "debug"}},
+		{"CNI plugins' folder in the root", []string{"--set", "agent.cni.confDir=/"}, []string{"/agent/cni/confDir", "pattern"}},
+		{"an upgrade of no agent at a time", []string{"--set", "agent.maxUnavailable=0"}, []string{"/agent/maxUnavailable", "minimum"}},
+		{"an upgrade of more agents than there are", []string{"--set", "agent.maxUnavailable=101%"}, []string{"/agent/maxUnavailable", "101%"}},
+		{"an image without a name", []string{"--set", "image.repository="}, []string{"/image/repository", "minLength"}},
+		{"a pull policy that is none", []string{"--set", "image.pullPolicy=Sometimes"}, []string{"/image/pullPolicy", "'IfNotPresent'"}},
+		{"a pull secret without a name", []string{"--set-json", `image.pullSecrets=[""]`}, []string{"/image/pullSecrets/0", "minLength"}},
+		{"a key of a Secret that cannot be", []string{"--set", "gossip.existingSecretKey=the key"}, []string{"/gossip/existingSecretKey", "the key"}},
+		{"a Secret's name that cannot be", []string{"--set", "http.tokenSecret=The_Token"}, []string{"/http/tokenSecret", "The_Token"}},
+		{"an interval without a unit", []string{"--set-string", "podMonitor.interval=30"}, []string{"/podMonitor/interval", "30"}},
+		{"an uninstall without time", []string{"--set", "uninstall.timeoutSeconds=59"}, []string{"/uninstall/timeoutSeconds", "minimum"}},
+		{"nodes that are absent at once", []string{"--set", "uninstall.absentAfterSeconds=0"}, []string{"/uninstall/absentAfterSeconds", "minimum"}},
 		{"an unknown value", []string{"--set", "gateways.replicas=3"}, []string{"'gateways' not allowed"}},
 		{"an unknown value further in", []string{"--set", "gateway.vip=192.0.2.10"}, []string{"/gateway", "'vip' not allowed"}},
+		{"an unknown value in every part", []string{"--set", "gateway.audit.x=1,agent.x=1,agent.cni.x=1,image.x=1,gossip.x=1,tunnel.x=1,kernel.x=1,cluster.x=1,http.x=1,allowlist.x=1,crds.x=1,uninstall.x=1,podMonitor.x=1,alerts.x=1,grafanaDashboard.x=1,replication.x=1"}, []string{"'x' not allowed"}},
 	}
+	var mu sync.Mutex
+	var said []string
+	t.Cleanup(func() {
+		if len(said) == len(tests) { // not only some were run
+			everyRuleHasRefused(t, said)
+		}
+	})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -79,12 +126,97 @@ func TestRefusals(t *testing.T) {
 			if err == nil {
 				t.Fatal("was not refused")
 			}
+			mu.Lock()
+			said = append(said, err.Error())
+			mu.Unlock()
 			for _, want := range tt.want {
 				if !strings.Contains(err.Error(), want) {
 					t.Errorf("the message has not %q:\n%v", want, err)
 				}
 			}
 		})
+	}
+}
+
+// words by which Helm tells of a keyword of the schema.
+var words = map[string]string{
+	"minimum": "minimum: ", "maximum": "maximum: ", "minItems": "minItems: ", "minLength": "minLength: ", "pattern": "does not match pattern",
+	"enum": "value must be one of", "uniqueItems": "are equal", "required": "missing propert", "additionalProperties": "additional properties",
+}
+
+// schema is one value's part of values.schema.json.
+type schema map[string]json.RawMessage
+
+// rules are what a value must keep to, each as what Helm says when it does not.
+func (s schema) rules(t *testing.T, at string, definitions map[string]schema) (rules []string) {
+	t.Helper()
+	read := func(text json.RawMessage, into any) {
+		if err := json.Unmarshal(text, into); err != nil {
+			t.Fatalf("%s: %v", at, err)
+		}
+	}
+	for key, text := range s {
+		switch key {
+		case "additionalProperties":
+			if string(text) != "false" { // of labels and annotations: what they are is a type
+				continue
+			}
+			fallthrough
+		case "minimum", "maximum", "minItems", "minLength", "pattern", "enum", "uniqueItems", "required":
+			rules = append(rules, fmt.Sprintf("at '%s': %s", at, words[key]))
+		case "properties":
+			var subs map[string]schema
+			read(text, &subs)
+			for name, sub := range subs {
+				rules = append(rules, sub.rules(t, at+"/"+name, definitions)...)
+			}
+		case "items":
+			var sub schema
+			read(text, &sub)
+			rules = append(rules, sub.rules(t, at+"/0", definitions)...)
+		case "allOf", "anyOf":
+			var subs []schema
+			read(text, &subs)
+			for _, sub := range subs {
+				rules = append(rules, sub.rules(t, at, definitions)...)
+			}
+		case "$ref":
+			name := strings.TrimPrefix(strings.Trim(string(text), `"`), "#/definitions/")
+			if definitions[name] == nil {
+				t.Fatalf("%s: %s leads nowhere", at, text)
+			}
+			rules = append(rules, definitions[name].rules(t, at, definitions)...)
+		case "type", "title", "description", "default", "$schema", "definitions":
+		default:
+			t.Errorf("%s: say here how Helm tells of %s", at, key)
+		}
+	}
+	return rules
+}
+
+// everyRuleHasRefused: who adds a rule to the schema adds a mistake that it is for.
+func everyRuleHasRefused(t *testing.T, said []string) {
+	t.Helper()
+	text, err := os.ReadFile(chart + "/values.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all schema
+	var parts struct{ Definitions map[string]schema }
+	if err := errors.Join(json.Unmarshal(text, &all), json.Unmarshal(text, &parts)); err != nil {
+		t.Fatal(err)
+	}
+	rules := all.rules(t, "", parts.Definitions)
+	slices.Sort(rules)
+	if rules = slices.Compact(rules); len(rules) < 70 {
+		t.Errorf("%d rules: look where the others went", len(rules))
+	}
+	for _, rule := range rules {
+		at, what, _ := strings.Cut(rule, ": ")
+		refused := regexp.MustCompile("(?m)" + regexp.QuoteMeta(at) + ": .*" + regexp.QuoteMeta(what))
+		if !slices.ContainsFunc(said, refused.MatchString) {
+			t.Errorf("nothing was refused %s: %s", at, what)
+		}
 	}
 }
 
