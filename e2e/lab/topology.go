@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
@@ -26,7 +27,16 @@ func (l *Lab) makeFolders() error {
 			return fmt.Errorf("make the lab's folders: %w", err)
 		}
 	}
-	return os.WriteFile(l.gossipKeyFile(), []byte(newKey()), 0o600)
+	return l.SetGossipKeys(NewKey())
+}
+
+// SetGossipKeys changes the key file of all gateways, at once, as a kubelet does.
+func (l *Lab) SetGossipKeys(keys ...string) error {
+	next := l.gossipKeyFile() + ".next"
+	if err := os.WriteFile(next, []byte(strings.Join(keys, "")), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, l.gossipKeyFile())
 }
 
 func (l *Lab) build() error {
