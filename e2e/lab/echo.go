@@ -35,6 +35,8 @@ func (l *Lab) StartEchoFrom(pod string, port int, to netip.Addr, every time.Dura
 	if err != nil {
 		return nil, fmt.Errorf("start udp echo in %s: %w", pod, err)
 	}
+	// What waited while a VIP moved comes at once, and 208 KB are full after 277 answers.
+	_ = e.conn.SetReadBuffer(4 << 20) // less is granted where the limit is lower
 	e.hangUp = func() { _ = e.conn.Close() }
 	e.rest.Go(e.listen)
 	if err := e.run(l, p, every, e.send); err != nil {

@@ -22,8 +22,13 @@ const (
 	offered = 20 * time.Millisecond
 	// nearly is how far behind the heir may be when packets begin to wait for it.
 	nearly = 100 * time.Millisecond
-	// paused is how long packets wait for the heir at most, before the VIP is taken back.
-	paused = 500 * time.Millisecond
+	// prepared is how long an heir may take to catch up before packets wait.
+	prepared = 500 * time.Millisecond
+	// paused is how long packets wait for the heir to catch up at most, before the VIP is taken
+	// back. What waited until then is lost: it is queued for a neighbour, which this host is not to
+	// itself. It must leave an election room in the 3 s after which the kernel gives the queue up (three
+	// probes, retrans_time apart: neigh_timer_handler, net/core/neighbour.c).
+	paused = 2 * time.Second
 	// settled is for how long no packet comes here when the segment has moved, and
 	// settling how long that may take: as long as the VIP is announced often.
 	settled  = 300 * time.Millisecond
@@ -211,19 +216,20 @@ func (r *Replica) heir(ctx context.Context, v vip.VIP, to string) (string, error
 // held as before, or lost meanwhile.
 func (r *Replica) pass(ctx context.Context, v vip.VIP, heir string) error {
 	// What the heir lags behind by now need not be waited for by packets.
-	before, cancel := context.WithTimeout(ctx, paused)
+	before, cancel := context.WithTimeout(ctx, prepared)
 	defer cancel()
 	if err := r.mirror.finish(before, v.Addr, heir); err != nil {
 		return err
 	}
 	ctx, cancel = context.WithTimeout(ctx, paused)
 	defer cancel()
+	r.electorate.offer(v.Addr) // what was said before may be too long ago by the time that it counts
 	err := r.keeper.withdraw(v)
 	if err == nil {
 		err = r.mirror.finish(ctx, v.Addr, heir)
 	}
 	if err == nil {
-		err = r.electorate.handOver(v.Addr, heir)
+		err = r.electorate.handOver(ctx, v.Addr, heir)
 	}
 	if err != nil {
 		r.keeper.restore(v)

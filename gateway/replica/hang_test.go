@@ -315,24 +315,24 @@ func (p plug) Broadcast(payload []byte) error {
 
 func (p plug) Messages() <-chan gossip.Message { return p.ends[p.name] }
 
-// A renewal that hangs in the kernel ends the lease: another gateway takes the VIP, and
-// the hung one does not claim it when it goes on.
-func TestAReplicaWhoseRenewalHangsLosesItsVIPs(t *testing.T) {
-	names := []string{"a", "b", "c"}
+// group runs three gateways that elect, each with a kernel of its own.
+func group(t *testing.T, timing election.Timing) (names []string, kernels map[string]*kernel, elected map[string]*electorate) {
+	names = []string{"a", "b", "c"}
 	net := &cable{ends: map[string]chan gossip.Message{}}
 	for _, name := range names {
 		net.ends[name] = make(chan gossip.Message, 64)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	kernels, elected := map[string]*kernel{}, map[string]*electorate{}
+	t.Cleanup(func() { cancel(); running.Wait() })
+	kernels, elected = map[string]*kernel{}, map[string]*electorate{}
 	log := slog.New(slog.DiscardHandler)
 	for i, name := range names {
 		kernels[name] = newKernel()
 		k, _ := keepBy(t, kernels[name], boottime.Now)
 		m, err := election.New(election.Config{
 			ID: name, Incarnation: uint64(i + 1), Seed: uint64(i + 1), Replicas: 3, Voters: names,
-			Timing: election.Profiles["default"], VIPs: []string{one.Addr.String()},
+			Timing: timing, VIPs: []string{one.Addr.String()},
 		}, boottime.Now())
 		if err != nil {
 			t.Fatal(err)
@@ -348,9 +348,16 @@ func TestAReplicaWhoseRenewalHangsLosesItsVIPs(t *testing.T) {
 		elected[name] = e
 		running.Go(func() { _ = e.run(ctx) })
 	}
+	return names, kernels, elected
+}
+
+// A renewal that hangs in the kernel ends the lease: another gateway takes the VIP, and
+// the hung one does not claim it when it goes on.
+func TestAReplicaWhoseRenewalHangsLosesItsVIPs(t *testing.T) {
+	names, kernels, elected := group(t, election.Profiles["default"])
 	hang := make(chan struct{})
 	var free sync.Once
-	t.Cleanup(func() { free.Do(func() { close(hang) }); cancel(); running.Wait() })
+	t.Cleanup(func() { free.Do(func() { close(hang) }) })
 	holder := func(but string) string {
 		for _, name := range names {
 			if until, _ := kernels[name].opened(one); name != but && kernels[name].has(one) && until > boottime.Now() {

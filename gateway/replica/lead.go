@@ -213,14 +213,22 @@ func (e *electorate) offer(addr netip.Addr) {
 	e.ask(func(now time.Duration) election.Ready { return e.machine.Offer(now, addr.String()) })
 }
 
-// handOver lets go of the VIP in favour of another. When it returns, the VIP is silent here.
-func (e *electorate) handOver(addr netip.Addr, heir string) error {
-	err := errors.New("the election has ended")
-	e.ask(func(now time.Duration) (r election.Ready) {
-		r, err = e.machine.HandOver(now, addr.String(), heir)
-		return r
-	})
-	return err
+// handOver lets go of the VIP in favour of another, as soon as that one says that it would hold
+// it. When it returns, the VIP is silent here.
+func (e *electorate) handOver(ctx context.Context, addr netip.Addr, heir string) error {
+	for {
+		err := errors.New("the election has ended")
+		e.ask(func(now time.Duration) (r election.Ready) {
+			r, err = e.machine.HandOver(now, addr.String(), heir)
+			return r
+		})
+		if err == nil || ctx.Err() != nil || e.state(addr).Role != election.Holder {
+			return err
+		}
+		// It said so too long ago, or its answer was lost, and packets wait already.
+		e.offer(addr)
+		pause(ctx, offered/4)
+	}
 }
 
 // bar keeps this replica from holding the VIP.
