@@ -1,6 +1,7 @@
 package k8s
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ func TestOtherCNIs(t *testing.T) {
 		{cluster.Flannel("host-gw"), "nftables", nil},
 		// Calico's IPAM takes addresses from a pool, and not from each Node's podCIDRs.
 		{cluster.Calico, "iptables", []string{"cluster.podCIDRs={10.244.0.0/16}"}},
-		{cluster.Calico, "nftables", []string{"cluster.podCIDRs={10.244.0.0/16}"}},
+		{cluster.Calico, "nftables", []string{"cluster.podCIDRs={10.244.0.0/16}", faster}},
 	} {
 		t.Run(c.cni.Name+", kube-proxy in mode "+c.mode, func(t *testing.T) {
 			w := start(t, cluster.Options{CNI: c.cni, ProxyMode: c.mode})
@@ -50,12 +51,16 @@ func (w *world) neighbours(settings ...string) {
 	w.kubectl("wait", "egressroute/payments", "--for=condition=Programmed", "--timeout", patience.String())
 
 	shop := w.deploy(app{name: "shop", to: public, routes: "payments", connects: 50 * time.Millisecond})
-	bank := w.deploy(app{name: "bank", to: partner, routes: "payments", connects: 50 * time.Millisecond})
+	bank := w.deploy(app{name: "bank", to: partner, routes: "payments", connects: 50 * time.Millisecond, echo: 5 * time.Millisecond})
 	for _, a := range []app{shop, bank} {
 		w.first(a, asVIP)
 		w.seen(a, asVIP)
 	}
 	w.seen(other, asNode)
+	fast := slices.Contains(settings, faster)
+	if fast {
+		w.beside(bank)
+	}
 
 	holder := w.holder(1, 2, 3)
 	_, err := w.PowerCut(holder)
@@ -71,6 +76,9 @@ func (w *world) neighbours(settings ...string) {
 		if p.node != holder {
 			w.seenFrom(p, asVIP)
 		}
+	}
+	if fast {
+		w.beside(bank, holder)
 	}
 	for _, p := range w.pods(other) {
 		if p.node != holder {

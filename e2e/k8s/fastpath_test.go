@@ -2,6 +2,7 @@ package k8s
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sallyport/sallyport/e2e/lab"
@@ -11,11 +12,14 @@ import (
 // faster has established connections of selected pods go beside netfilter.
 const faster = "agent.fastPath=true"
 
-// beside awaits that packets of the app's pods go beside netfilter on each node, both
-// ways, and that the agents' metrics say so.
-func (w *world) beside(a app) {
+// beside awaits that packets of the app's pods go beside netfilter on each node that is
+// up, both ways, and that the agents' metrics say so.
+func (w *world) beside(a app, down ...int) {
 	w.t.Helper()
 	for _, p := range w.pods(a) {
+		if slices.Contains(down, p.node) {
+			continue
+		}
 		var before *host.FastPath
 		w.await(func() error {
 			s, err := w.status(lab.Agent, p.node)
