@@ -40,3 +40,12 @@ func Reading() bool {
 	}
 	return true
 }
+
+// Asking is how many wait for Flush, of whom Run does not know yet.
+func (l *Listener) Asking() int { return len(l.flush) }
+
+// Awake tells whether Run has been asked, and has not taken notice.
+func (l *Listener) Awake() bool {
+	n, _ := unix.Poll([]unix.PollFd{{Fd: int32(l.ask), Events: unix.POLLIN}}, 0)
+	return n > 0
+}
