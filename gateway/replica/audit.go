@@ -121,6 +121,7 @@ func (a *auditor) keep(ctx context.Context) {
 			case <-time.After(gather):
 			}
 		case <-ticker.C:
+			a.book.Counting = conntrack.Counting() // the doctor may have asked for it meanwhile
 			a.journal.Flush(time.Now())
 		}
 		records = a.drain(records[:0], &spare)
