@@ -51,6 +51,9 @@ func live(h Host) []Finding {
 	if h.Live {
 		return nil
 	}
+	if h.Viewless {
+		return one(Error, h.Program, "has no view yet: the source gives none, and none was saved", "see to the API server, or the folder of --source: nothing is set up on the host until then")
+	}
 	return one(Warning, h.Program, "works from the view that it saved: the source gives none", "see to the API server, or the folder of --source")
 }
 

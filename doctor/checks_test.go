@@ -45,6 +45,7 @@ func TestEachCheck(t *testing.T) {
 	}{
 		{"not applied", func(h []Host) { h[2].Apply = "no room" }, "applied", Error, "n1", "no room"},
 		{"saved view", func(h []Host) { h[1].Live = false }, "view", Warning, "n2", "that it saved"},
+		{"no view", func(h []Host) { h[1].Live, h[1].Viewless = false, true }, "view", Error, "n2", "has no view yet"},
 		{"rp_filter", func(h []Host) {
 			h[2].Problems = problem("sysctl net.ipv4.conf.sally0.rp_filter", "", gateway.Misconfigured)
 		}, "problems", Error, "n1", "told"},

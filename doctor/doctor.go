@@ -42,6 +42,7 @@ type Host struct {
 	Netfilter string            `json:"netfilter"`
 	Priority  string            `json:"priority,omitempty"` // a gateway's
 	Unraised  bool              `json:"unraised,omitempty"` // it is not before others as it was to be
+	Viewless  bool              `json:"viewless,omitempty"` // the source has given no view yet, nor was one saved
 	Live      bool              `json:"live"`
 	Apply     string            `json:"apply,omitempty"` // why the view is not in the kernel
 	Problems  []gateway.Problem `json:"problems"`

@@ -257,8 +257,8 @@ var misfits = []misfit{
 	{
 		name:  "the --node-name of another",
 		args:  func(*world) []string { return []string{"--node-name", "n2"} },
-		heard: []string{"two members are named n2", "192.0.2.2", "192.0.2.3", "give one of them another name"},
-		own:   []string{"two members are named n2", "192.0.2.2", "192.0.2.3", "give one of them another name"},
+		heard: []string{"two members are named n2", "192.0.2.2", "192.0.2.3", "give one of them another name", "--node-name"},
+		own:   []string{"two members are named n2", "192.0.2.2", "192.0.2.3", "give one of them another name", "--node-name"},
 	},
 }
 

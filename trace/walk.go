@@ -69,7 +69,11 @@ func (w *walk) pod() bool {
 	view := w.Agent.View
 	switch {
 	case !view.Found:
-		w.add(Wrong, "Pod "+name+" is not in it", "the pod", "correct the name; where the API has the pod, see the agent's log for why its view is old")
+		found := "Pod " + name + " is not in it"
+		if w.Agent.Apply != "" {
+			found += "; " + w.Agent.Apply
+		}
+		w.add(Wrong, found, "the pod", "correct the name, or see to the source that --source names; where the API has the pod, see the agent's log for why its view is old")
 	case view.HostNetwork:
 		w.add(Wrong, "the pod is on its node's network", "an address of its own", "take hostNetwork off the pod: what its node sends is never steered")
 	case view.Ended:

@@ -85,8 +85,15 @@ func printStatus(w io.Writer, s host.Status, now time.Time) error {
 		fmt.Fprintf(w, ", timing %s, priority %s", s.Timing, s.Priority)
 	}
 	fmt.Fprintln(w)
-	if !s.Live {
-		fmt.Fprintln(w, "The source does not answer: this is the last good view.")
+	switch {
+	case s.Live && !s.Apply.Done && s.Apply.Error == "":
+		fmt.Fprintln(w, "The first view is on its way to the kernel.")
+	case s.Live:
+	case s.ViewAgeSeconds == nil:
+		fmt.Fprintln(w, "The source has given no view yet, and none was saved: nothing is set up here until it does.")
+	default:
+		age := time.Duration(*s.ViewAgeSeconds * float64(time.Second)).Round(time.Second)
+		fmt.Fprintf(w, "The source does not answer: the last good view is used, %v old.\n", age)
 	}
 	if s.Apply.Error != "" {
 		fmt.Fprintln(w, "Not applied:", s.Apply.Error)
@@ -103,7 +110,7 @@ func printStatus(w io.Writer, s host.Status, now time.Time) error {
 				lease = fmt.Sprintf("%.0f ms left", v.LeaseSeconds*1000)
 			}
 			fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d of %d: %s\t%s\t%s\n", v.VIP, cmp.Or(v.Holder, "nobody"), since, v.Term,
-				len(v.Voters), v.Replicas, strings.Join(v.Voters, " "), lease, v.Barred)
+				len(v.Voters), v.Replicas, strings.Join(v.Voters, " "), lease, note(v))
 		}
 		printReplication(t, s.VIPs)
 	}
@@ -125,6 +132,18 @@ func printStatus(w io.Writer, s host.Status, now time.Time) error {
 	fmt.Fprintln(w)
 	printProblems(w, s.Problems)
 	return nil
+}
+
+// note is why the VIP is not held, as far as this replica can tell.
+func note(v host.VIP) string {
+	var why []string
+	if v.Barred != "" {
+		why = append(why, v.Barred)
+	}
+	if quorum := v.Replicas/2 + 1; v.Holder == "" && len(v.Voters) < quorum {
+		why = append(why, fmt.Sprintf("%d of the %d gateways must hear each other: start the others, or see to --join and the network between", quorum, v.Replicas))
+	}
+	return strings.Join(why, "; ")
 }
 
 // printProblems is the end of every status.

@@ -128,7 +128,7 @@ func (g *Gossip) noteNamesakes(name string, a, b netip.AddrPort, now time.Time) 
 	if b.Compare(a) < 0 {
 		a, b = b, a
 	}
-	message := fmt.Sprintf("two members are named %s, at %s and at %s: give one of them another name", name, a, b)
+	message := fmt.Sprintf("two members are named %s, at %s and at %s: give one of them another name (--node-name, or --name)", name, a, b)
 	if name == g.cfg.Name {
 		message += "; until then the younger keeps silent"
 	}

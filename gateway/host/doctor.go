@@ -33,7 +33,7 @@ func Examined(ctx context.Context, clash *Clashes, status func(context.Context) 
 	s := status(ctx)
 	out := doctor.Host{
 		Program: s.Program, Name: s.Name, Node: s.Node, Version: s.Version, Netfilter: s.Netfilter, Priority: s.Priority,
-		Live: s.Live, Apply: s.Apply.Error, Problems: s.Problems, Kernel: kernel(), Now: time.Now(),
+		Live: s.Live, Viewless: !s.Live && s.ViewAgeSeconds == nil, Apply: s.Apply.Error, Problems: s.Problems, Kernel: kernel(), Now: time.Now(),
 	}
 	for _, v := range s.VIPs {
 		d := doctor.VIP{

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -60,6 +61,8 @@ type Source struct {
 	looked   uint64                     // what the last look for the folder found
 	changed  bool
 	passed   bool // one whole pass is done
+	// missing is the folder that was not there yet: no view tells of it.
+	missing atomic.Pointer[gateway.Problem]
 }
 
 // New gives a source of the folder.
@@ -116,6 +119,14 @@ func (s *Source) Run(ctx context.Context, deliver func(gateway.Snapshot)) error 
 	}
 }
 
+// Problems is what keeps the first view from being given.
+func (s *Source) Problems() []gateway.Problem {
+	if p := s.missing.Load(); p != nil {
+		return []gateway.Problem{*p}
+	}
+	return nil
+}
+
 // view is the snapshot with the folders' problems.
 func (s *Source) view() gateway.Snapshot {
 	snap := s.snapshot()
@@ -154,6 +165,7 @@ func (s *Source) enter() error {
 	s.watch, s.root = w, info
 	s.changed = s.changed || len(s.folders) > 0
 	clear(s.folders)
+	s.missing.Store(nil)
 	s.rescan(time.Now())
 	return nil
 }
@@ -174,6 +186,12 @@ func (s *Source) gone(err error) {
 	s.looked = 0
 	if _, known := s.folders[s.dir]; known {
 		return
+	}
+	if !s.passed {
+		s.missing.Store(&gateway.Problem{
+			Object: s.dir, File: s.dir, Reason: gateway.Unreadable,
+			Message: fmt.Sprintf("the folder cannot be read (%v): make it, or correct --source", err),
+		})
 	}
 	s.log.Error("the folder cannot be read, what was read from it stays in force", "dir", s.dir, "files", len(s.files), "error", err)
 	s.folders[s.dir] = gateway.Problem{
