@@ -50,6 +50,7 @@ func promtool(t *testing.T, args ...string) {
 	}
 }
 
+// The threshold, window and aggregation of each rule have a case on either side.
 func TestAlertsFireOnWhatTheyAreFor(t *testing.T) {
 	promtool(t, "check", "rules", alertsFile)
 	promtool(t, "test", "rules", "testdata/alerts_test.yaml")
