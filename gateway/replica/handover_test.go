@@ -37,7 +37,7 @@ func TestAnHeirIsAskedAgain(t *testing.T) {
 	if now := holder(); now != first {
 		t.Errorf("%s holds, %s did", now, first)
 	}
-	// In this life it was offered nothing that counts still.
+	// What it said while the other was asked is to be too old.
 	elected[heir].bar(one.Addr, "of the test")
 	eventually(t, "what was said before is too old", func() bool { return len(elected[first].state(one.Addr).Willing) == 0 })
 	elected[heir].ask(func(now time.Duration) election.Ready {
