@@ -61,8 +61,12 @@ type parser struct {
 func parse(path string, text []byte, in objects.Intern) contents {
 	p := parser{path: path, Intern: in}
 	p.blank = len(bytes.TrimSpace(text)) == 0
+	if bytes.HasPrefix(text, []byte("\xff\xfe")) || bytes.HasPrefix(text, []byte("\xfe\xff")) {
+		p.refuse(document{line: 1}, "", key{}, "", gateway.Unreadable, "the text is UTF-16: save it as UTF-8")
+		return p.contents
+	}
 	if strings.EqualFold(filepath.Ext(path), ".json") {
-		p.json(text)
+		p.json(bytes.TrimPrefix(text, byteOrder))
 		return p.contents
 	}
 	for _, d := range split(text) {
@@ -138,8 +142,11 @@ func split(text []byte) []document {
 	return all
 }
 
+// byteOrder may begin a file and, in files put together, any document (YAML 1.2.2, section 5.2).
+var byteOrder = []byte("\xef\xbb\xbf")
+
 func marks(line []byte, marker string) bool {
-	rest, ok := bytes.CutPrefix(line, []byte(marker))
+	rest, ok := bytes.CutPrefix(bytes.TrimPrefix(line, byteOrder), []byte(marker))
 	return ok && (len(rest) == 0 || bytes.IndexByte([]byte(" \t\r\n"), rest[0]) >= 0)
 }
 
@@ -194,6 +201,9 @@ func (p *parser) document(d document, raw []byte) {
 	if !isList {
 		p.object(d, "", h, raw)
 		return
+	}
+	if h.Items == nil && !bytes.Contains(raw, []byte(`"items"`)) { // null is none
+		p.refuse(d, "", key{}, "", gateway.Invalid, "a "+h.Kind+" without items: write them in a list named items")
 	}
 	for i, raw := range h.Items {
 		path := fmt.Sprintf("items[%d].", i)
