@@ -40,7 +40,7 @@ func firstDayAndLast(w *world, settings ...string) {
 	w.remove(shop) // what the CNI makes at a node's first pod is there by now
 	before := w.hosts()
 
-	w.install(settings...)
+	w.install(append(settings, offered)...)
 	w.apply(payments)
 	w.kubectl("wait", "egressroute/payments", "--for=condition=Programmed", "--timeout", patience.String())
 	shop = w.deploy(shop)
@@ -54,6 +54,7 @@ func firstDayAndLast(w *world, settings ...string) {
 	w.told(shop)
 	w.traced(shop)
 	w.examined()
+	w.asksForTheAllowlist()
 	w.watched()
 	w.counted(shop)
 	w.recorded(shop)
@@ -168,7 +169,7 @@ func (w *world) leftNothing(before []lab.HostState) {
 			return err
 		})
 	}
-	const kinds = "pods,jobs,daemonsets,statefulsets,poddisruptionbudgets,secrets,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings"
+	const kinds = "pods,services,jobs,daemonsets,statefulsets,poddisruptionbudgets,secrets,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings"
 	w.await(func() error {
 		if left := w.kubectl("get", kinds, "-A", "-l", "app.kubernetes.io/name=sallyport", "-o", "name"); left != "" {
 			return fmt.Errorf("left in the API: %s", left)
