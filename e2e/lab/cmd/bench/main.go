@@ -55,6 +55,7 @@ var sections = []section{
 	{"throughput", "what the packet path carries", (*bench).throughput},
 	{"path", "what a packet costs on it", (*bench).path},
 	{"flows", "replicated connections: lag, memory, catching up", (*bench).flows},
+	{"crash", "a crash among 50,000 connections", (*bench).crash},
 	{"audit", "what the record of connections costs a gateway", (*bench).audit},
 	{"scale", "5,000 pods and 1,000 routes", (*bench).scale},
 	{"kube", "20,000 pods and 500 nodes of a real API server, 100 of them changing a second", (*bench).kube},
