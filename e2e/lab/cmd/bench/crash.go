@@ -205,12 +205,13 @@ func (t *talk) serve() {
 			if _, err := io.ReadFull(c, kind[:]); err != nil {
 				return
 			}
+			_, err := c.Write(kind[:])
 			if kind[0] == 'a' {
 				_, _ = io.Copy(c, c)
 				return
 			}
-			for err := error(nil); err == nil; time.Sleep(talkEvery) {
-				_, err = c.Write(kind[:])
+			for ; err == nil; _, err = c.Write(kind[:]) {
+				time.Sleep(talkEvery)
 			}
 		})
 	}
@@ -227,7 +228,7 @@ func (t *talk) converse(i int, c net.Conn) {
 			return
 		}
 		t.heard[i].Store(time.Now().UnixNano())
-		if said[0] == 'a' {
+		if said[0] == 'a' { // it asks again
 			time.Sleep(talkEvery)
 			if _, err := c.Write(said); err != nil {
 				return
@@ -273,7 +274,8 @@ func crashText(r bereft) string {
 The holder's node loses its power, in a fresh lab for each trial of four nodes, three of them gateways, default timing, while the holder has %d idle connections, put into
 its kernel as in "Replicated connections"; %d of a pod on the fourth node in which somebody speaks every %v, in half of them the partner only; and the pod begins %d
 a second. Beside them the clients of "Beside keepalived and conntrackd", of which the stalls are: the longest time without an answer. An idle connection is lost that the heir's kernel does not have as established; one
-in which somebody speaks, when nothing was heard in %v after the heir had the VIP.
+in which somebody speaks, when nothing was heard in %v after the heir had the VIP. Of the connections begun, those fail whose
+partner greeted in the last milliseconds before the crash, before a standby knew of them, and whose pod has nothing to say itself.
 
 %s
 %s`, idleFlows, talkers, talkEvery, newComers, silent, table([][]string{
