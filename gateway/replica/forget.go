@@ -82,11 +82,11 @@ func (r *Replica) followMoves(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case m := <-r.moves:
-			follow := r.forgetMoved
+			follow := forgetAll
 			if m.here {
-				follow = r.restoreMoved
+				follow = restoreNow
 			}
-			n, err := follow(conntrack.Scope{VIP: m.vip.Addr, Zone: r.cfg.SNAT.Zone})
+			n, err := follow(ctx, conntrack.Scope{VIP: m.vip.Addr, Zone: r.cfg.SNAT.Zone})
 			if err != nil {
 				r.log.Error("connections of a VIP that moved are left as they were", "vip", m.vip.Addr, "here", m.here, "error", err)
 				continue
@@ -96,19 +96,26 @@ func (r *Replica) followMoves(ctx context.Context) error {
 	}
 }
 
-func (r *Replica) forgetMoved(s conntrack.Scope) (int, error) {
+func forgetAll(_ context.Context, s conntrack.Scope) (int, error) {
 	return conntrack.Forget(conntrack.IPv4, conntrack.Mark{}, s.Has)
 }
 
-func (r *Replica) restoreMoved(s conntrack.Scope) (int, error) {
+func restoreNow(ctx context.Context, s conntrack.Scope) (int, error) {
 	timeouts, err := conntrack.ReadTimeouts()
 	if err != nil {
 		return 0, err
 	}
+	return restore(ctx, s, timeouts)
+}
+
+// restore makes a standby's entries those of a holder, until the context ends, and says how
+// many it had to change.
+func restore(ctx context.Context, s conntrack.Scope, t conntrack.Timeouts) (int, error) {
 	w, err := conntrack.NewWriter()
 	if err != nil {
 		return 0, err
 	}
 	defer w.Close()
-	return s.Restore(w, timeouts)
+	defer context.AfterFunc(ctx, w.Close)()
+	return s.Restore(w, t)
 }

@@ -108,7 +108,7 @@ func (p *part) begin(ctx context.Context, r role) (end func()) {
 			}
 			for pause(ctx, wait) {
 				next := time.Now().Add(restoreLate)
-				priority.Ordinary(func() { p.restore(ctx) })
+				priority.Ordinary(func() { p.takeOver(ctx) })
 				select {
 				case <-ctx.Done():
 					return
@@ -144,20 +144,13 @@ func (p *part) isWhole() bool {
 	return p.whole
 }
 
-// restore makes a standby's entries those of a holder.
-func (p *part) restore(ctx context.Context) {
+// takeOver makes the entries here those of a holder.
+func (p *part) takeOver(ctx context.Context) {
 	began := time.Now()
-	w, err := conntrack.NewWriter()
-	if err == nil {
-		defer w.Close()
-		defer context.AfterFunc(ctx, w.Close)()
-		var n int
-		if n, err = p.scope.Restore(w, p.mirror.timeouts); err == nil {
-			p.log.Info("connections taken over", "changed", n, "took_ms", time.Since(began).Milliseconds())
-			return
-		}
-	}
-	if ctx.Err() == nil {
+	switch n, err := restore(ctx, p.scope, p.mirror.timeouts); {
+	case err == nil:
+		p.log.Info("connections taken over", "changed", n, "took_ms", time.Since(began).Milliseconds())
+	case ctx.Err() == nil:
 		p.log.Error("not all connections taken over have ordinary timeouts", "error", err)
 	}
 }

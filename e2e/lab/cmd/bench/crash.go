@@ -12,17 +12,15 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/e2e/lab"
-	"github.com/sallyport/sallyport/flows"
 	"github.com/sallyport/sallyport/flows/conntrack"
 )
 
 const (
-	idleFlows  = 50000
-	talkers    = 2000
-	talkEvery  = 500 * time.Millisecond
-	talkPort   = 9011 // a server of this program at the partner's
-	newComers  = 2000 // connections a second
-	idlesAtOne = 2000 // put into the kernel at a time
+	idleFlows = 50000
+	talkers   = 2000
+	talkEvery = 500 * time.Millisecond
+	talkPort  = 9011 // a server of this program at the partner's
+	newComers = 2000 // connections a second
 )
 
 // bereft is what crashes among many connections were like.
@@ -81,13 +79,8 @@ func (b *bench) crashAmong(ctx context.Context, r *bereft) (err error) {
 	if err != nil {
 		return err
 	}
-	for n := 0; n < idleFlows; n += idlesAtOne {
-		if err := c.change(holder, puts(flows.Put, n, idlesAtOne)); err != nil {
-			return err
-		}
-		if err := wait(ctx, 50*time.Millisecond); err != nil {
-			return err
-		}
+	if err := c.gather(ctx, idleFlows); err != nil {
+		return err
 	}
 	if err := side.whole(); err != nil {
 		return err

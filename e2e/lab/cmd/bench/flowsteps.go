@@ -133,14 +133,8 @@ func (b *bench) hoard(ctx context.Context, c *crowd, r *replicated) error {
 		return err
 	}
 	slab := slabBytes()
-	const part = 2000 // half a second's worth at 4,000 a second
-	for n := 0; n < flowCrowd; n += part {
-		if err := c.change(c.holder, puts(flows.Put, n, part)); err != nil {
-			return err
-		}
-		if err := wait(ctx, 50*time.Millisecond); err != nil {
-			return err
-		}
+	if err := c.gather(ctx, flowCrowd); err != nil {
+		return err
 	}
 	if err := c.inStep(ctx); err != nil {
 		return err
@@ -157,6 +151,20 @@ func (b *bench) hoard(ctx context.Context, c *crowd, r *replicated) error {
 	r.holderSeconds, r.standbySeconds = after.holderCPU-before.holderCPU, after.standbyCPU-before.standbyCPU
 	progress("flows: %d connections more: holder %+.0f MB, %.1f s of processor; standby %+.0f MB, %.1f s; %.0f bytes each in a kernel",
 		flowCrowd, r.holderMB, r.holderSeconds, r.standbyMB, r.standbySeconds, r.kernelBytes)
+	return nil
+}
+
+// gather puts so many connections into the holder's kernel, not faster than standbys take them.
+func (c *crowd) gather(ctx context.Context, n int) error {
+	const part = 2000
+	for first := 0; first < n; first += part {
+		if err := c.change(c.holder, puts(flows.Put, first, part)); err != nil {
+			return err
+		}
+		if err := wait(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
