@@ -26,6 +26,15 @@ spec: {podCIDR: %[2]s, podCIDRs: [%[2]s]}
 	return err
 }
 
+// AwaitRegistered waits for the Node object that the kubelet of node j makes itself where
+// it is not there, and gives it the range of its pods.
+func (c *Cluster) AwaitRegistered(ctx context.Context, j int) error {
+	return lab.AwaitEvery(ctx, 200*time.Millisecond, time.Minute, func() error {
+		_, err := c.API.Kubectl(ctx, "", "patch", "node", lab.NodeName(j), "--type", "merge", "-p", fmt.Sprintf(`{"spec":{"podCIDR":%[1]q,"podCIDRs":[%[1]q]}}`, lab.PodCIDR(j)))
+		return err
+	})
+}
+
 // powerOn boots node j: its disk is as it was left, its network namespace new.
 func (c *Cluster) powerOn(j int) error {
 	if c.Options.CNI.Boot != nil {

@@ -14,12 +14,12 @@ import (
 // go on does, and mends; the holder is the node that held the VIP before.
 var faults = []struct {
 	name   string
-	strike func(w *world, l *load, holder int)
+	strike func(w *guarded, l *load, holder int)
 }{
 	{"power cut of the holder's node", powerCut},
 	{"kubelet dead, node alive", kubeletDead},
 	{"gateway pod deleted", gatewayDeleted},
-	{"node drained and uncordoned", nodeDrained},
+	{"node drained, removed and added", nodeReplaced},
 	{"API server down during a failover", failoverAlone},
 	{"etcd restarted", etcdRestarted},
 	{"helm upgrade of everything", helmUpgrade},
@@ -27,18 +27,22 @@ var faults = []struct {
 
 // TestFaults lets one thing after another happen to one cluster. The traffic of steered
 // pods goes on, connections live, no packet shows another source than the VIP, and never
-// do two hold it. Each leaves the cluster healthy, and pods made after it are steered.
+// do two hold it. Each leaves the cluster healthy, and pods made after it are steered. The
+// partner admits whom its firewall was told of, all the time.
 func TestFaults(t *testing.T) {
 	w := start(t, cluster.Options{})
-	w.install(slow)
+	w.install(slow, offered)
 	w.apply(payments)
 	w.kubectl("wait", "egressroute/payments", "--for=condition=Programmed", "--timeout", patience.String())
+	g := w.guard()
+	g.holds("partners", theVIP.String())
+	g.nodes(w.everyNode(), w.everyNode()...)
 	for _, f := range faults {
 		whole := t.Run(f.name, func(t *testing.T) {
 			w := w.in(t)
 			w.healthy()
 			l := w.load()
-			f.strike(w, l, w.holder(w.everyNode()...))
+			f.strike(g.in(w), l, w.holder(w.everyNode()...))
 			w.healthy()
 			w.noLeak()
 			w.oneHolder()
@@ -50,7 +54,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-func powerCut(w *world, l *load, holder int) {
+func powerCut(w *guarded, l *load, holder int) {
 	rest := w.Lab.Others(holder)
 	_, err := w.PowerCut(holder)
 	w.must(err)
@@ -71,7 +75,7 @@ func powerCut(w *world, l *load, holder int) {
 
 // A dead kubelet says nothing of the node's pods: nobody may end their connections, or
 // put another gateway in the place of one that works.
-func kubeletDead(w *world, l *load, holder int) {
+func kubeletDead(w *guarded, l *load, holder int) {
 	node := lab.NodeName(holder)
 	pods := func() string {
 		return w.kubectl("get", "pods", "-n", namespace, "-l", "app.kubernetes.io/name=sallyport", "--sort-by", ".metadata.name", "-o", "jsonpath={.items[*].metadata.uid}")
@@ -93,7 +97,7 @@ func kubeletDead(w *world, l *load, holder int) {
 	l.untouched(w.everyNode()...)
 }
 
-func gatewayDeleted(w *world, l *load, holder int) {
+func gatewayDeleted(w *guarded, l *load, holder int) {
 	s, err := w.status(lab.Gateway, holder)
 	w.must(err)
 	w.kubectl("delete", "pod", "-n", namespace, s.Name)
@@ -105,7 +109,8 @@ func gatewayDeleted(w *world, l *load, holder int) {
 }
 
 // Drained is who has no pod but those of DaemonSets: the gateway that belongs there waits.
-func nodeDrained(w *world, l *load, holder int) {
+// Then the node leaves the cluster as it leaves every cluster, and its kubelet joins again.
+func nodeReplaced(w *guarded, l *load, holder int) {
 	node, rest := lab.NodeName(holder), w.Lab.Others(holder)
 	w.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout", patience.String())
 	heir := w.holder(rest...)
@@ -113,7 +118,12 @@ func nodeDrained(w *world, l *load, holder int) {
 	w.kubectl("rollout", "status", "deployment", l.app.name, "--timeout", patience.String())
 	w.first(l.app, asVIP) // also of the pods that the drain moved elsewhere
 	w.reported(heir)
-	w.kubectl("uncordon", node)
+	w.kubectl("delete", "node", node)
+	w.nodes(w.everyNode(), rest...)
+	l.goesOn(rest...)
+	w.must(errors.Join(w.KillOn(holder, cluster.Kubelet), w.StartOn(holder, cluster.Kubelet)))
+	w.must(w.AwaitRegistered(w.ctx, holder))
+	w.nodes(w.everyNode(), w.everyNode()...)
 	w.healthy()
 	l.goesOn(rest...)
 	l.kept(rest...)
@@ -121,7 +131,7 @@ func nodeDrained(w *world, l *load, holder int) {
 
 // With the API server gone a failover is what it always is, and a gateway or an agent
 // that starts works from what its last run saved.
-func failoverAlone(w *world, l *load, holder int) {
+func failoverAlone(w *guarded, l *load, holder int) {
 	rest := w.Lab.Others(holder)
 	w.must(w.API.Kill(cluster.KubeAPIServer))
 	_, err := w.PowerCut(holder)
@@ -129,6 +139,11 @@ func failoverAlone(w *world, l *load, holder int) {
 	w.holder(rest...)
 	l.goesOn(rest...)
 	l.kept(rest...)
+	// Neither does the partner forget a node, even if its host boots.
+	w.stop("cluster")
+	w.boot()
+	w.sync("cluster")
+	w.nodes(rest, w.everyNode()...)
 	for _, j := range rest {
 		before := time.Now()
 		_, err := w.Run(j, "sh", "-c", "kill -9 $(pgrep -f '^[^ ]*sallyport (gateway|agent) ')")
@@ -153,7 +168,7 @@ func failoverAlone(w *world, l *load, holder int) {
 	w.noLeak()
 }
 
-func etcdRestarted(w *world, l *load, _ int) {
+func etcdRestarted(w *guarded, l *load, _ int) {
 	w.must(w.API.Kill(cluster.Etcd))
 	w.await(func() error {
 		if _, err := w.API.Kubectl(w.ctx, "", "get", "--raw", "/readyz", "--request-timeout=2s"); err == nil {
@@ -169,9 +184,9 @@ func etcdRestarted(w *world, l *load, _ int) {
 	l.untouched(w.everyNode()...)
 }
 
-func helmUpgrade(w *world, l *load, _ int) {
+func helmUpgrade(w *guarded, l *load, _ int) {
 	before := time.Now()
-	w.helm("upgrade", slow, "logLevel=debug")
+	w.helm("upgrade", slow, offered, "logLevel=debug")
 	for _, j := range w.everyNode() {
 		w.restarted(lab.Gateway, j, before, true)
 		w.restarted(lab.Agent, j, before, true)
