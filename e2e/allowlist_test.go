@@ -135,6 +135,7 @@ func (s *syncs) hold(want ...string) {
 }
 
 func TestThePartnersFirewallFollowsTheRoutes(t *testing.T) {
+	t.Parallel()
 	w := start(t, lab.Options{
 		VIPs: []netip.Addr{theVIP, netip.MustParseAddr("192.0.2.11")}, GatewayArgs: []string{"--allowlist-listen", "0.0.0.0:9873"},
 	})

@@ -152,8 +152,10 @@ func (w *world) followed(nodes ...int) {
 // outlives its holder is on one record, by the heir, with its start. The VIP moves when the
 // test has it moved, whatever the load of the machine.
 func TestThePartnersViewIsOnRecord(t *testing.T) {
+	t.Parallel()
 	for _, fault := range []string{"power cut", "handover"} {
 		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
 			w := newAuditor(t, lab.Options{GatewayArgs: alone.GatewayArgs}, "c.jsonl", nil, "--audit-start")
 			holder := w.holder()
 			rest := w.Others(holder)
@@ -203,6 +205,7 @@ func TestThePartnersViewIsOnRecord(t *testing.T) {
 
 // A route that wants a record where none can be kept is served, and the lack is told.
 func TestARouteThatNobodyRecordsIsNamed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, lab.Options{Nodes: 1, PodsPerNode: 1, GatewayArgs: []string{"--replicate=false"}})
 	w.must(w.Manifests.WriteRoute("payments", payments+"audit: true\n"))
 	w.must(w.StartAll())
@@ -216,6 +219,7 @@ func TestARouteThatNobodyRecordsIsNamed(t *testing.T) {
 // TestAuditCountsWhatWasCarried: with the kernel's accounting, which may be turned on while
 // the gateway runs, and on the standard output, a record has what the packets come to.
 func TestAuditCountsWhatWasCarried(t *testing.T) {
+	t.Parallel()
 	w := newAuditor(t, alone, "-", []string{"netfilter/nf_conntrack_acct=0", "netfilter/nf_conntrack_udp_timeout=1",
 		"netfilter/nf_conntrack_udp_timeout_stream=1", "netfilter/nf_conntrack_tcp_timeout_time_wait=1"})
 	holder := w.holder()
@@ -266,6 +270,7 @@ func TestAuditCountsWhatWasCarried(t *testing.T) {
 // TestAuditLosesNothingSilently: with room for one sighting in the queue, each connection
 // is on record, or counted, in the status and in the log.
 func TestAuditLosesNothingSilently(t *testing.T) {
+	t.Parallel()
 	w := newAuditor(t, alone, "c.jsonl", nil, "--audit-queue", "1")
 	holder := w.holder()
 	pod := selected(w.Others(holder)[0])

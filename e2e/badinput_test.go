@@ -166,7 +166,8 @@ func (w *world) content(role lab.Role, j int) {
 }
 
 func TestBadInputIsNamedAndHarmsNothingElse(t *testing.T) {
-	w := start(t, lab.Options{})
+	t.Parallel()
+	w := start(t, lab.Options{GatewayArgs: unhurried})
 	w.holder()
 	w.seenEventually(selected(1), partner, theVIP)
 	for _, b := range badInputs {
@@ -196,6 +197,7 @@ func TestBadInputIsNamedAndHarmsNothingElse(t *testing.T) {
 
 // {} is every namespace, which is not the same as nothing at all.
 func TestAnEmptySelectorIsEveryNamespace(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, lab.Options{Nodes: 1, PodsPerNode: 1})
 	w.must(w.Manifests.WriteNamespace("bare", nil, nil))
 	_, err := w.AddPod(lab.PodSpec{Name: "any", Namespace: "bare", Node: 1, Annotations: map[string]string{lab.RoutesAnnotation: "payments"}})
@@ -208,7 +210,8 @@ func TestAnEmptySelectorIsEveryNamespace(t *testing.T) {
 
 // An agent whose route nobody can serve drops, and never lets the pod out otherwise.
 func TestAVIPThatNobodyHoldsFailsClosed(t *testing.T) {
-	w := start(t, lab.Options{})
+	t.Parallel()
+	w := start(t, lab.Options{GatewayArgs: unhurried})
 	w.must(w.Manifests.WriteRoute("nobody", "{vip: 192.0.2.77, namespaceSelector: {}, destinations: [{cidr: 203.0.113.9/32}]}"))
 	w.must(w.Annotate(selected(2), "payments,nobody"))
 	w.await(func() error {
@@ -296,6 +299,7 @@ func TestAMisfitIsNamedOnBothSides(t *testing.T) {
 }
 
 func TestAVIPOutsideEverySubnetIsHeldByOthers(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, lab.Options{})
 	const far = "198.51.100.10"
 	for j := 1; j <= w.Options.Nodes; j++ {
@@ -331,6 +335,7 @@ func TestAVIPOutsideEverySubnetIsHeldByOthers(t *testing.T) {
 }
 
 func TestEvenReplicasAreAllowedAndWarnedOf(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		gateways []int
 		words    []string
@@ -339,6 +344,7 @@ func TestEvenReplicasAreAllowedAndWarnedOf(t *testing.T) {
 		{[]int{1, 2, 3, 4}, []string{"Gateway n1", "--replicas 4 survives the loss of 1", "run an odd number"}},
 	} {
 		t.Run(fmt.Sprint(len(c.gateways)), func(t *testing.T) {
+			t.Parallel()
 			w := start(t, lab.Options{Nodes: len(c.gateways), GatewayNodes: c.gateways, PodsPerNode: 1})
 			w.says(lab.Gateway, 1, c.words...)
 			w.seenEventually(selected(1), partner, theVIP)

@@ -10,6 +10,7 @@ import (
 // A gateway whose kernel has no translation yet, after a reboot say, must not hold: it
 // would let pods of other nodes out under its own address.
 func TestAGatewayWithoutTranslationDoesNotHold(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, lab.Options{})
 	for j := 1; j <= w.Options.Nodes; j++ {
 		_, err := w.StartAgent(j)

@@ -17,6 +17,7 @@ import (
 // is well without anybody's help. Marks and tables that others use are named, and
 // stop nothing.
 func TestClashesAtTheStartAreNamed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, lab.Options{Nodes: 1})
 	theirs := `table inet theirs {
 	chain c {

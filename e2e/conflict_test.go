@@ -19,6 +19,7 @@ import (
 // holder says once that it is its own, which brings the traffic back that went astray, and
 // names that host; however often that one goes on, it is not fought with.
 func TestAForeignOwnerOfTheVIPIsMetAndNamed(t *testing.T) {
+	t.Parallel()
 	w := start(t, lab.Options{Nodes: 4, GatewayNodes: []int{1, 2, 3}, GatewayArgs: unhurried})
 	holder := w.holder()
 	pods := others(w.Options.GatewayNodes, holder)
@@ -108,6 +109,7 @@ func TestAForeignOwnerOfTheVIPIsMetAndNamed(t *testing.T) {
 // TestAForeignOwnerIsFoundByWhoClaims: a host has the VIP silently when it fails over. It is no reason not to
 // claim: who claims asks at once, names that host and tells the segment, and traffic goes on.
 func TestAForeignOwnerIsFoundByWhoClaims(t *testing.T) {
+	t.Parallel()
 	w := start(t, lab.Options{Nodes: 4, GatewayNodes: []int{1, 2, 3}, GatewayArgs: unhurried})
 	holder := w.holder()
 	rest := others(w.Options.GatewayNodes, holder)

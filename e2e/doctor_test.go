@@ -67,6 +67,7 @@ func found(r doctor.Report, want doctor.Finding, words string) bool {
 }
 
 func TestDoctorNamesWhatIsWrongWithAHost(t *testing.T) {
+	t.Parallel()
 	w := newTracer(t, lab.Options{GatewayArgs: []string{"--audit-log", "-"}})
 	const node = 2
 	run := func(host string, command string) func() error {
@@ -126,6 +127,7 @@ func TestDoctorNamesWhatIsWrongWithAHost(t *testing.T) {
 
 // A standby that stops is not yet missed by the election, whose lease is that of wan.
 func TestDoctorNamesAStandbyThatLags(t *testing.T) {
+	t.Parallel()
 	w := &tracer{world: start(t, lab.Options{Nodes: 3, GatewayArgs: []string{"--timing", "wan"}})}
 	holder := w.holder()
 	standby := others(w.Options.GatewayNodes, holder)[0]

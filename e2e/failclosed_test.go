@@ -60,7 +60,8 @@ func TestFailClosedWithNoHolder(t *testing.T) {
 }
 
 func TestFailClosedWithDeadAndRestartedAgents(t *testing.T) {
-	w := start(t, lab.Options{})
+	t.Parallel()
+	w := start(t, lab.Options{GatewayArgs: unhurried})
 	w.holder()
 	tr := w.startTraffic(1, 2, 3)
 	for j := 1; j <= w.Options.Nodes; j++ {
@@ -106,7 +107,8 @@ func TestRestartWithoutTheSourceUsesTheSavedView(t *testing.T) {
 }
 
 func TestAReusedAddressHasNoRights(t *testing.T) {
-	w := start(t, lab.Options{})
+	t.Parallel()
+	w := start(t, lab.Options{GatewayArgs: unhurried})
 	w.holder()
 	w.seenEventually(selected(2), partner, theVIP)
 	old, err := w.Pod(selected(2))
@@ -137,7 +139,8 @@ func TestAReusedAddressHasNoRights(t *testing.T) {
 }
 
 func TestConnectionsKeepThePathTheyWereBornWith(t *testing.T) {
-	w := start(t, lab.Options{})
+	t.Parallel()
+	w := start(t, lab.Options{GatewayArgs: unhurried})
 	w.must(w.Manifests.WriteRoute("public", `
 vip: 192.0.2.10
 namespaceSelector: {}
@@ -174,7 +177,8 @@ destinations:
 // A client that retries forever from one port, as many UDP protocols do, must not be
 // held to a decision that nobody ever answered.
 func TestUnansweredFlowsFollowANewRoute(t *testing.T) {
-	w := start(t, lab.Options{})
+	t.Parallel()
+	w := start(t, lab.Options{GatewayArgs: unhurried})
 	w.holder()
 	e, err := w.StartEcho(unselected(3), partner, 5*time.Millisecond)
 	w.must(err)
@@ -200,8 +204,10 @@ func (w *world) cleanup(j int) {
 }
 
 func TestCleanupLeavesNothing(t *testing.T) {
+	t.Parallel()
 	for _, netfilter := range []string{"nftables", "iptables"} {
 		t.Run(netfilter, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t, lab.Options{Netfilter: netfilter})
 			before := map[int]lab.HostState{}
 			for j := 1; j <= w.Options.Nodes; j++ {
@@ -237,7 +243,8 @@ func TestCleanupLeavesNothing(t *testing.T) {
 // What another program has put in the place of our route keeps the pods of that node
 // from the VIP, and from every other way; no other node minds.
 func TestFailClosedWhereTheTunnelCannotBeMade(t *testing.T) {
-	w := newWorld(t, lab.Options{})
+	t.Parallel()
+	w := newWorld(t, lab.Options{GatewayArgs: unhurried})
 	cfg := tunnel.DefaultConfig()
 	slots, err := cfg.Marks.Slots([]netip.Addr{theVIP})
 	w.must(err)

@@ -67,8 +67,10 @@ func (w *world) bulk(pod string) (stop func() error) {
 // behind a bridge and behind a route, and nobody loses anything when the VIP moves or an
 // agent dies. What conntrack calls invalid is dropped, as kube-proxy does.
 func TestEstablishedConnectionsGoBesideNetfilter(t *testing.T) {
+	t.Parallel()
 	for _, netfilter := range []string{"nftables", "iptables"} {
 		t.Run(netfilter, func(t *testing.T) {
+			t.Parallel()
 			w := start(t, lab.Options{Netfilter: netfilter, AgentArgs: fastPath, GatewayArgs: unhurried})
 			holder := w.holder()
 			w.must(w.RoutePod(selected(w.Others(holder)[0])))
@@ -137,6 +139,7 @@ func (w *world) speak(c *net.UDPConn, until func() error) {
 
 // A route that goes takes its flows' way with it.
 func TestADeletedRouteEndsWhatGoesBesideNetfilter(t *testing.T) {
+	t.Parallel()
 	w := start(t, lab.Options{Nodes: 2, GatewayNodes: []int{1}, AgentArgs: fastPath})
 	w.seenEventually(selected(2), partner, theVIP)
 	c := w.speaker(selected(2))
@@ -173,6 +176,7 @@ func TestADeletedRouteEndsWhatGoesBesideNetfilter(t *testing.T) {
 
 // What shapes a pod's traffic sits at its interface, and is not passed by.
 func TestAShapedPodTakesTheSlowPath(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, lab.Options{Nodes: 2, GatewayNodes: []int{1}, AgentArgs: fastPath})
 	port, err := w.PodPort(selected(2))
 	w.must(err)

@@ -47,9 +47,11 @@ func (w *world) young(name string, node int) *lab.Pod {
 // A pod that connects as its first act, before anybody has heard of it, is kept until
 // it is known: then its next try leaves by the VIP.
 func TestFirstPacketsWaitUntilThePodIsKnown(t *testing.T) {
+	t.Parallel()
 	for _, netfilter := range []string{"nftables", "iptables"} {
 		t.Run(netfilter, func(t *testing.T) {
-			w := start(t, lab.Options{Netfilter: netfilter})
+			t.Parallel()
+			w := start(t, lab.Options{Netfilter: netfilter, GatewayArgs: unhurried})
 			w.holder()
 			w.seenEventually(selected(1), partner, theVIP)
 			before := w.dropped(lab.Agent, 1)[steer.Unknown].Packets
@@ -125,7 +127,8 @@ func (w *world) awaitSilent(pod string, to netip.Addr) {
 }
 
 func TestFailClosedFalseLetsFirstPacketsGo(t *testing.T) {
-	w := start(t, lab.Options{})
+	t.Parallel()
+	w := start(t, lab.Options{GatewayArgs: unhurried})
 	w.holder()
 	w.young("young", 1)
 	w.must(w.Manifests.WriteRoute("public", publicRoute))
@@ -139,9 +142,11 @@ func TestFailClosedFalseLetsFirstPacketsGo(t *testing.T) {
 }
 
 func TestExclusiveKeepsOthersOut(t *testing.T) {
+	t.Parallel()
 	for _, netfilter := range []string{"nftables", "iptables"} {
 		t.Run(netfilter, func(t *testing.T) {
-			w := start(t, lab.Options{Netfilter: netfilter})
+			t.Parallel()
+			w := start(t, lab.Options{Netfilter: netfilter, GatewayArgs: unhurried})
 			w.holder()
 			w.must(w.Annotate(selected(1), "payments,public"))
 			w.must(w.Manifests.WriteRoute("public", publicRoute))
@@ -189,7 +194,8 @@ func (w *world) fetched(from string, port int) string {
 // A reply belongs to whoever asked: a partner that connects to a pod gets its answers,
 // known or not.
 func TestRepliesOfUnknownPodsAreNotHeld(t *testing.T) {
-	w := start(t, lab.Options{})
+	t.Parallel()
+	w := start(t, lab.Options{GatewayArgs: unhurried})
 	pod := w.young("young", 1)
 	w.must(w.Manifests.WriteRoute("public", strings.Split(publicRoute, "  ports")[0]))
 	w.awaitSilent("young", lab.PublicAddr)
@@ -203,7 +209,8 @@ func TestRepliesOfUnknownPodsAreNotHeld(t *testing.T) {
 
 // What an agent left in the kernel holds back while it is dead.
 func TestNewPodsWaitForADeadAgent(t *testing.T) {
-	w := start(t, lab.Options{})
+	t.Parallel()
+	w := start(t, lab.Options{GatewayArgs: unhurried})
 	w.holder()
 	w.seenEventually(selected(1), partner, theVIP)
 	w.must(w.agent(1).Kill())

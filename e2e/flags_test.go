@@ -61,6 +61,7 @@ func (c *cli) run(t *testing.T, env []string, args ...string) (status int, outpu
 // The last of a flag's values is the one that counts, so that each case breaks one
 // flag of a command line that is good otherwise.
 func TestABadFlagIsNamed(t *testing.T) {
+	t.Parallel()
 	c := newCLI(t)
 	dir := t.TempDir()
 	file := func(name, text string) string {
@@ -155,6 +156,7 @@ func TestABadFlagIsNamed(t *testing.T) {
 }
 
 func TestABadEnvironmentVariableIsNamed(t *testing.T) {
+	t.Parallel()
 	c := newCLI(t)
 	for variable, words := range map[string][]string{
 		"SALLYPORT_TUNNEL_PORT=many": {"SALLYPORT_TUNNEL_PORT", "many"},
@@ -170,6 +172,7 @@ func TestABadEnvironmentVariableIsNamed(t *testing.T) {
 }
 
 func TestAPortInUseIsNamed(t *testing.T) {
+	t.Parallel()
 	c := newCLI(t)
 	var taken net.Listener
 	if err := c.ns.Do(func() (err error) {
@@ -188,6 +191,7 @@ func TestAPortInUseIsNamed(t *testing.T) {
 }
 
 func TestStatusOfNobody(t *testing.T) {
+	t.Parallel()
 	status, out := newCLI(t).run(t, nil, "status", "--http", "127.0.0.1:9871")
 	for _, word := range []string{"127.0.0.1:9871", "connection refused", "is a gateway running there", "127.0.0.1:9872"} {
 		if status != 1 || !strings.Contains(out, word) {
@@ -197,6 +201,7 @@ func TestStatusOfNobody(t *testing.T) {
 }
 
 func TestCheckTellsByItsExitStatus(t *testing.T) {
+	t.Parallel()
 	c := newCLI(t)
 	dir := t.TempDir()
 	write := func(name, text string) string {

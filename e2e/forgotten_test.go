@@ -14,9 +14,11 @@ import (
 // the pod gave up and the partner's answer came late. What the partner sends then is of a
 // connection that the partner seems to have begun, whose answers nobody would steer.
 func TestAConnectionThatTheNodeForgotKeepsItsWay(t *testing.T) {
+	t.Parallel()
 	for _, netfilter := range []string{"nftables", "iptables"} {
 		t.Run(netfilter, func(t *testing.T) {
-			w := start(t, lab.Options{Netfilter: netfilter})
+			t.Parallel()
+			w := start(t, lab.Options{Netfilter: netfilter, GatewayArgs: unhurried})
 			forgot := map[*lab.Stream]time.Time{}
 			for _, j := range []int{1, 2, 3} { // the holder's own node, and others
 				pod := selected(j)

@@ -102,9 +102,11 @@ func reuse(_, _ string, c syscall.RawConn) error {
 }
 
 func TestNodePortsAreNeverSourcePorts(t *testing.T) {
+	t.Parallel()
 	for _, netfilter := range []string{"nftables", "iptables"} {
 		t.Run(netfilter, func(t *testing.T) {
-			w := start(t, lab.Options{Netfilter: netfilter})
+			t.Parallel()
+			w := start(t, lab.Options{Netfilter: netfilter, GatewayArgs: unhurried})
 			w.seenEventually(selected(1), partner, theVIP)
 			for _, network := range []string{"udp4", "tcp4"} {
 				for port, kept := range map[uint16]bool{20000: true, 29999: true, 30000: false, 30500: false, 32767: false, 32768: true, 50000: true} {
@@ -120,8 +122,10 @@ func TestNodePortsAreNeverSourcePorts(t *testing.T) {
 }
 
 func TestLargePacketsPass(t *testing.T) {
+	t.Parallel()
 	for _, netfilter := range []string{"nftables", "iptables"} {
 		t.Run(netfilter, func(t *testing.T) {
+			t.Parallel()
 			// n2 has an agent only: a gateway on it would clamp what the agent must.
 			w := start(t, lab.Options{Netfilter: netfilter, Nodes: 2, GatewayNodes: []int{1}})
 			w.nft(lab.Router, fmt.Sprintf(clampRule, theVIP, innerMTU-40))

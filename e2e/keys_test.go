@@ -14,6 +14,7 @@ import (
 // is parted from anybody meanwhile, whoever has read the file first; in the end the old key
 // opens nothing, and whoever has only the new one is followed by and follows the others.
 func TestKeysRotateUnderWay(t *testing.T) {
+	t.Parallel()
 	old, fresh := lab.NewKey(), lab.NewKey()
 	w := newWorld(t, lab.Options{GatewayArgs: unhurried})
 	w.must(w.SetGossipKeys(old))

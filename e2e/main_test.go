@@ -1,9 +1,10 @@
 // Package e2e proves, with real packets between the namespaces of a lab, what
-// Sallyport promises. Each test says in its name which promise.
+// Sallyport promises. Each test says in its name which promise. Where a failover, a hand-over
+// or the fence is looked at, a test has the machine to itself; where only what happens
+// counts, and not when, it is parallel, with gateways that are unhurried.
 package e2e
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -78,8 +79,7 @@ type world struct {
 
 func newWorld(t *testing.T, o lab.Options) *world {
 	t.Helper()
-	// Two runs at a time need a prefix each.
-	o.Prefix, o.Binary = cmp.Or(os.Getenv("E2E_PREFIX"), "spe"), binary
+	o.Prefix, o.Binary = lab.TestPrefix(t, "spe"), binary
 	w := &world{Lab: lab.Test(t, o), t: t}
 	w.must(w.Manifests.WriteRoute("payments", payments))
 	for j := 1; j <= w.Options.Nodes; j++ {

@@ -93,6 +93,7 @@ func (w *watched) untilAlert(name, state string) {
 // What an operator looks at and is woken by, asked of a real Prometheus over a failover,
 // a host that claims the VIP as well, and an outage.
 func TestAPrometheusSeesWhatHappens(t *testing.T) {
+	t.Parallel()
 	w := startWatched(t)
 	tr := w.startTraffic(1)
 	w.awaitSilent(unselected(1), lab.PublicAddr) // kept out
@@ -351,6 +352,7 @@ func (w *watched) draw(t *testing.T) {
 
 // A gateway that does not get before others on the CPU says so aloud.
 func TestAPriorityThatWasNotRaisedIsWarnedOf(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, lab.Options{Nodes: 1})
 	_, err := w.StartWithout("sys_nice", lab.Gateway, 1)
 	w.must(err)

@@ -10,6 +10,7 @@ import (
 
 // An agent whose folder is not there yet names it, wherever it is asked, until it is.
 func TestAnAgentWithoutAViewSaysWhatItWaitsFor(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, lab.Options{Nodes: 1, PodsPerNode: 1})
 	dir := w.Manifests.Dir + "-later"
 	_, err := w.StartAgent(1, "--source", "dir:"+dir)

@@ -14,6 +14,7 @@ import (
 // Replies of a gateway whose own Node has another address are refused everywhere, as by
 // a node they are not. It says so itself: to an agent it is like anybody who knocks.
 func TestAGatewayWhoseNodeIsNotInTheViewSaysSo(t *testing.T) {
+	t.Parallel()
 	const gw, node = 1, 2
 	w := newTracer(t, lab.Options{})
 	pod, to := selected(node), "203.0.113.9:8443"

@@ -25,6 +25,7 @@ const hostile = `<img src=x onerror=document.title=1>`
 // A person who has the page open sees a failover happen, without loading it again, and
 // afterwards how long nobody held the VIP.
 func TestThePageShowsAFailoverLive(t *testing.T) {
+	t.Parallel()
 	// One failover happens, whatever else the machine does.
 	w := newWorld(t, lab.Options{GatewayArgs: []string{"--timing", "wan"}})
 	browser := chromium.Test(t, func(name string, args ...string) *exec.Cmd {
@@ -153,6 +154,7 @@ func picture(t *testing.T, p *chromium.Page, name string) {
 
 // Whoever is not on the gateway's host gets the page with the token only, and types it in.
 func TestThePageTakesATokenFromElsewhere(t *testing.T) {
+	t.Parallel()
 	const token = "correct-horse-battery-staple"
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {

@@ -28,13 +28,15 @@ var filters = []struct {
 }
 
 func TestPartnerSeesSelectedPodsAsTheVIP(t *testing.T) {
+	t.Parallel()
 	for _, f := range filters {
 		name := fmt.Sprintf("%s beside %s", f.netfilter, f.masquerade)
 		if f.late {
 			name += " made later"
 		}
 		t.Run(name, func(t *testing.T) {
-			w := start(t, lab.Options{Netfilter: f.netfilter, Masquerade: f.masquerade, MasqueradeLate: f.late})
+			t.Parallel()
+			w := start(t, lab.Options{Netfilter: f.netfilter, Masquerade: f.masquerade, MasqueradeLate: f.late, GatewayArgs: unhurried})
 			if f.late {
 				for j := 1; j <= w.Options.Nodes; j++ {
 					w.must(w.Masquerade(j))
@@ -84,7 +86,8 @@ func (w *world) http(pod string) {
 }
 
 func TestTwoNetworks(t *testing.T) {
-	w := start(t, lab.Options{TwoNetworks: true})
+	t.Parallel()
+	w := start(t, lab.Options{TwoNetworks: true, GatewayArgs: unhurried})
 	for j := 1; j <= w.Options.Nodes; j++ {
 		w.seenEventually(selected(j), partner, theVIP)
 		w.sees(unselected(j), lab.PublicAddr, lab.OutsideAddr(j))
@@ -93,7 +96,8 @@ func TestTwoNetworks(t *testing.T) {
 }
 
 func TestGatewaysOnSomeNodesOnly(t *testing.T) {
-	w := start(t, lab.Options{Nodes: 5, GatewayNodes: []int{1, 3, 5}, PodsPerNode: 1})
+	t.Parallel()
+	w := start(t, lab.Options{Nodes: 5, GatewayNodes: []int{1, 3, 5}, PodsPerNode: 1, GatewayArgs: unhurried})
 	for j := 1; j <= w.Options.Nodes; j++ {
 		w.seenEventually(selected(j), partner, theVIP)
 	}

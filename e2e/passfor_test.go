@@ -11,9 +11,11 @@ import (
 // A pod's own tunnel packet to the VIP would be masqueraded on its way, and come with the
 // address of its node, which gateways admit. Its node drops it; no gateway is there to.
 func TestAPodDoesNotPassForItsNode(t *testing.T) {
+	t.Parallel()
 	for _, netfilter := range []string{"nftables", "iptables"} {
 		t.Run(netfilter, func(t *testing.T) {
-			w := start(t, lab.Options{Netfilter: netfilter, GatewayNodes: []int{1, 2}})
+			t.Parallel()
+			w := start(t, lab.Options{Netfilter: netfilter, GatewayNodes: []int{1, 2}, GatewayArgs: unhurried})
 			w.awaitAdmitted()
 			before := w.Partner.Seen(lab.ServiceUDP)[theVIP]
 			w.sendTunnelled(unselected(3), theVIP, w.inner(selected(1)))

@@ -151,9 +151,11 @@ var refusals = []refusal{
 }
 
 func TestRefusedAndCounted(t *testing.T) {
+	t.Parallel()
 	for _, netfilter := range []string{"nftables", "iptables"} {
 		t.Run(netfilter, func(t *testing.T) {
-			w := start(t, lab.Options{Netfilter: netfilter, VIPs: []netip.Addr{theVIP, otherVIP}})
+			t.Parallel()
+			w := start(t, lab.Options{Netfilter: netfilter, VIPs: []netip.Addr{theVIP, otherVIP}, GatewayArgs: unhurried})
 			w.seenEventually(selected(1), partner, theVIP)
 			w.awaitAdmitted()
 			for _, r := range refusals {
@@ -204,9 +206,11 @@ func (w *world) awaitAdmitted() {
 // What belongs to no connection is dropped in silence: a reset, or an ICMP error,
 // would end a connection that a takeover is about to save.
 func TestTheVIPIsSilentToWhatBelongsToNoConnection(t *testing.T) {
+	t.Parallel()
 	for _, netfilter := range []string{"nftables", "iptables"} {
 		t.Run(netfilter, func(t *testing.T) {
-			w := start(t, lab.Options{Netfilter: netfilter})
+			t.Parallel()
+			w := start(t, lab.Options{Netfilter: netfilter, GatewayArgs: unhurried})
 			holder := w.holder()
 			w.seenEventually(selected(1), partner, theVIP)
 			from, to := netip.AddrPortFrom(partner, lab.TCPPort), netip.AddrPortFrom(theVIP, 40000)
@@ -303,9 +307,11 @@ table ip watch {
 `
 
 func TestUnselectedPodsAreNotTouchedOnTheirNode(t *testing.T) {
+	t.Parallel()
 	for _, netfilter := range []string{"nftables", "iptables"} {
 		t.Run(netfilter, func(t *testing.T) {
-			w := start(t, lab.Options{Netfilter: netfilter})
+			t.Parallel()
+			w := start(t, lab.Options{Netfilter: netfilter, GatewayArgs: unhurried})
 			j := w.holder() // where gateway and agent both have their rules
 			w.seenEventually(selected(j), partner, theVIP)
 			w.nft(lab.NodeName(j), fmt.Sprintf(watchRules, w.addrOf(unselected(j)), w.addrOf(selected(j))))

@@ -178,7 +178,8 @@ func TestConnectionsSurviveTheHolder(t *testing.T) {
 
 // TestADeletedPodsConnectionsEndEverywhere, and a deleted route's.
 func TestADeletedPodsConnectionsEndEverywhere(t *testing.T) {
-	w := start(t, lab.Options{})
+	t.Parallel()
+	w := start(t, lab.Options{GatewayArgs: unhurried})
 	holder := w.holder()
 	w.must(w.Manifests.WriteRoute("kyc", strings.ReplaceAll(payments, "203.0.113.5/32", lab.PublicAddr.String()+"/32")))
 	w.must(w.Annotate(selected(2), "payments,kyc"))

@@ -52,6 +52,7 @@ func TestOnlySelectedPodsSYNsAreSentAgainSooner(t *testing.T) {
 }
 
 func TestAnAgentThatCannotRetrySYNsSaysSoAndRunsOn(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, lab.Options{Nodes: 1})
 	_, err := w.StartAgent(1, "--syn-retry", "100ms", "--cgroup", "/proc")
 	w.must(err)

@@ -28,9 +28,11 @@ func (w *world) awaitSelected(j int, pod string, want bool) {
 // A deleted pod's address is worth nothing to the next pod, though no manifest says
 // yet that it is deleted.
 func TestAnAddressIsWorthNothingOnceItsPodIsGone(t *testing.T) {
+	t.Parallel()
 	for name, routed := range map[string]bool{"bridge": false, "route": true} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, lab.Options{})
+			t.Parallel()
+			w := newWorld(t, lab.Options{GatewayArgs: unhurried})
 			if routed { // before an agent has seen it elsewhere: such a move takes ten seconds
 				w.must(w.RoutePod(selected(2)))
 			}
@@ -77,7 +79,8 @@ func TestAnAddressIsWorthNothingOnceItsPodIsGone(t *testing.T) {
 // A link that flaps, or a route that is written anew, does not cost a live pod more
 // than the moment.
 func TestALivePodComesBack(t *testing.T) {
-	w := start(t, lab.Options{})
+	t.Parallel()
+	w := start(t, lab.Options{GatewayArgs: unhurried})
 	w.holder()
 	w.seenEventually(selected(1), partner, theVIP)
 	port, err := w.PodPort(selected(1))
@@ -116,7 +119,8 @@ func TestALivePodComesBack(t *testing.T) {
 // A connection that was born before its pod had a route goes on as it was, but ends
 // with the pod: the next one with the address would leave by it as the node.
 func TestUnsteeredConnectionsEndWithTheirPod(t *testing.T) {
-	w := start(t, lab.Options{})
+	t.Parallel()
+	w := start(t, lab.Options{GatewayArgs: unhurried})
 	w.holder()
 	pod, err := w.Pod(unselected(2))
 	w.must(err)

@@ -134,6 +134,7 @@ func (w *tracer) mend() {
 }
 
 func TestTraceNamesTheFirstThingWrong(t *testing.T) {
+	t.Parallel()
 	w := newTracer(t, lab.Options{})
 	const holder, node = 1, 2
 	pod, to := selected(node), "203.0.113.9:8443"
@@ -208,6 +209,7 @@ func TestTraceNamesTheFirstThingWrong(t *testing.T) {
 
 // The other applier has sets and rules of its own kind.
 func TestTraceReadsIptables(t *testing.T) {
+	t.Parallel()
 	w := newTracer(t, lab.Options{Netfilter: "iptables"})
 	const holder, node = 1, 2
 	pod, to := selected(node), "203.0.113.9:8443"
@@ -238,6 +240,7 @@ func TestTraceReadsIptables(t *testing.T) {
 
 // The reflector is the program itself, on the partner's side.
 func TestTraceProbes(t *testing.T) {
+	t.Parallel()
 	w := newTracer(t, lab.Options{})
 	ns, err := w.Namespace(lab.PartnerHost)
 	w.must(err)

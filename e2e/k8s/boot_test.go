@@ -13,6 +13,7 @@ import (
 // TestBoot has a node boot on which the agent comes late: until then the node is Ready,
 // its pods are put off, and no packet of theirs goes past the rules that are not there.
 func TestBoot(t *testing.T) {
+	t.Parallel()
 	w := start(t, cluster.Options{Nodes: 2})
 	w.kubectl("label", "node", "--all", "steered=yes")
 	w.install(slow, "gateway.replicas=1", "agent.nodeSelector.steered=yes")

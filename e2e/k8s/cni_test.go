@@ -16,6 +16,7 @@ const slow = "gateway.timing=wan"
 // TestOtherCNIs has pods on networks that other programs make, with tunnels, marks,
 // masquerades and policies of their own.
 func TestOtherCNIs(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		cni      *cluster.CNI
 		mode     string // of kube-proxy
@@ -28,6 +29,7 @@ func TestOtherCNIs(t *testing.T) {
 		{cluster.Calico, "nftables", []string{"cluster.podCIDRs={10.244.0.0/16}", faster}},
 	} {
 		t.Run(c.cni.Name+", kube-proxy in mode "+c.mode, func(t *testing.T) {
+			t.Parallel()
 			w := start(t, cluster.Options{CNI: c.cni, ProxyMode: c.mode})
 			w.neighbours(append(c.settings, slow)...)
 			if c.cni == cluster.Calico {

@@ -30,6 +30,7 @@ var faults = []struct {
 // do two hold it. Each leaves the cluster healthy, and pods made after it are steered. The
 // partner admits whom its firewall was told of, all the time.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	w := start(t, cluster.Options{})
 	w.install(slow, offered)
 	w.apply(payments)

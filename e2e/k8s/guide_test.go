@@ -15,6 +15,7 @@ import (
 // TestGettingStartedDoesWhatItSays is the page's reader, with the lab's partner as the
 // host outside.
 func TestGettingStartedDoesWhatItSays(t *testing.T) {
+	t.Parallel()
 	w := start(t, cluster.Options{})
 	repository, err := filepath.Abs("../..")
 	w.must(err)

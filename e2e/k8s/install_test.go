@@ -24,11 +24,13 @@ spec:
 // TestInstallAnnotateObserveUninstall is what a platform engineer does on the first
 // day, and on the last.
 func TestInstallAnnotateObserveUninstall(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		mode     string
 		settings []string
 	}{{"iptables", []string{logged}}, {"nftables", []string{logged, faster}}} {
 		t.Run("kube-proxy in mode "+c.mode, func(t *testing.T) {
+			t.Parallel()
 			firstDayAndLast(start(t, cluster.Options{ProxyMode: c.mode}), c.settings...)
 		})
 	}

@@ -1,5 +1,7 @@
 // Package k8s proves on a real Kubernetes cluster, with real kubelets and real packets,
 // what Sallyport promises. Each file is a scenario; package cluster makes the cluster.
+// What loads or times the machine itself has it alone; the other scenarios mostly wait for
+// programs of the cluster, and are parallel: two at a time on two processors.
 //
 //	E2E_PREFIX       prefix of the cluster's namespaces, for runs side by side
 //	E2E_REPORTS      folder for the reports of failed scenarios, default a temporary one
@@ -17,22 +19,24 @@ import (
 	"github.com/sallyport/sallyport/e2e/cluster"
 )
 
-// image is the archive of the image under test.
-var image string
+var (
+	scratch string // folder that goes with the run
+	image   string // archive of the image under test
+)
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	if os.Getenv(cluster.ProgramsEnv) == "" || os.Getenv(kubeconfigEnv) != "" {
-		return m.Run() // the scenarios skip, or find another cluster
-	}
-	dir, err := os.MkdirTemp("", "sallyport-k8s-")
-	if err != nil {
+	var err error
+	if scratch, err = os.MkdirTemp("", "sallyport-k8s-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
-	if image, err = cluster.SallyportImage(context.Background(), dir, os.Getenv("SALLYPORT_BIN"), os.Stderr); err != nil {
+	defer os.RemoveAll(scratch)
+	if os.Getenv(cluster.ProgramsEnv) == "" || os.Getenv(kubeconfigEnv) != "" {
+		return m.Run() // the scenarios skip, or find another cluster
+	}
+	if image, err = cluster.SallyportImage(context.Background(), scratch, os.Getenv("SALLYPORT_BIN"), os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "make the image under test:", err)
 		return 1
 	}

@@ -30,6 +30,7 @@ spec: {type: LoadBalancer, selector: {app: other}, ports: [{port: 80, targetPort
 // TestMetalLB has MetalLB's speaker beside ours on every node: two memberlists, and two
 // programs that answer ARP for addresses that move.
 func TestMetalLB(t *testing.T) {
+	t.Parallel()
 	images, err := cluster.MetalLBImages(t.Context(), t.TempDir(), t.Output())
 	if err != nil {
 		t.Fatal(err)

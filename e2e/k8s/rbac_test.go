@@ -28,6 +28,7 @@ spec:
 // TestEveryCallIsAllowedAndEveryRightIsUsed exercises all that the programs do with the
 // API server, and compares its audit log with the roles of the chart.
 func TestEveryCallIsAllowedAndEveryRightIsUsed(t *testing.T) {
+	t.Parallel()
 	// As old ones are: where a watch can begin with what is there, nothing is listed.
 	w := start(t, cluster.Options{APIServer: []string{"--feature-gates=WatchList=false"}})
 	defer w.rights()

@@ -52,7 +52,7 @@ func start(t *testing.T, o cluster.Options) *world {
 	if os.Getenv(cluster.ProgramsEnv) == "" {
 		t.Skipf("needs the Kubernetes programs: `make e2e`, or set %s to what `go run ./e2e/cluster/cmd/cluster bin` prints", cluster.ProgramsEnv)
 	}
-	o.Prefix = cmp.Or(os.Getenv("E2E_PREFIX"), "spk")
+	o.Prefix = lab.TestPrefix(t, "spk")
 	o.Images = append(o.Images, image)
 	o.Progress = t.Output()
 	// Not the test's own context, which ends before its clean-up.
