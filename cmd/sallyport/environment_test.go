@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bytes"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -73,5 +76,43 @@ func TestEveryFlagComesFromTheEnvironment(t *testing.T) {
 				t.Fatalf("the command did not run: %v", err)
 			}
 		})
+	}
+}
+
+func TestHelpNamesTheVariableOfEachFlag(t *testing.T) {
+	var out bytes.Buffer
+	root := rootCommand()
+	root.SetOut(&out)
+	root.SetArgs([]string{"gateway", "--help"})
+	if err := root.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"--node-name", "--log-level"} {
+		i := slices.IndexFunc(strings.Split(out.String(), "\n"), func(l string) bool {
+			return strings.Contains(l, line+" ") && strings.Contains(l, "[SALLYPORT_"+strings.ToUpper(strings.ReplaceAll(line[2:], "-", "_"))+"]")
+		})
+		if i < 0 {
+			t.Errorf("the help of %s does not name its variable:\n%s", line, out.String())
+		}
+	}
+}
+
+func TestMisspeltVariablesAreNamed(t *testing.T) {
+	cmd, _, err := rootCommand().Find([]string{"agent"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := misspelt(cmd, []string{
+		"SALLYPORT_NODENAME=n1", "SALLYPORT_TUNEL_PORT=4793", "SALLYPORT_REPLICA=3",
+		// Set, of another command, of Kubernetes, of others.
+		"SALLYPORT_NODE_NAME=n1", "SALLYPORT_REPLICAS=3", "SALLYPORT_SERVICE_HOST=10.0.0.1", "SALLYPORT_GATEWAY_SERVICE_PORT_HTTP=80", "SALLYPORT_PORT=tcp://10.0.0.1:80",
+		"SALLYPORT_PORT_80_TCP_ADDR=10.0.0.1", "SALLYPORT_HTP_PORT=udp://10.0.0.1:80", "SALLYPORT_BIN=bin", "SALLYPORT_CLUSTER_BIN=bin", "HOME=/root", "NODE_NAM=n1",
+	})
+	want := []string{
+		"SALLYPORT_NODENAME is not read by anything: SALLYPORT_NODE_NAME is", "SALLYPORT_TUNEL_PORT is not read by anything: SALLYPORT_TUNNEL_PORT is",
+		"SALLYPORT_REPLICA is not read by anything: SALLYPORT_REPLICAS is",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

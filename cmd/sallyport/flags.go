@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,13 +20,16 @@ import (
 	"github.com/sallyport/sallyport/gateway/kube"
 	"github.com/sallyport/sallyport/gateway/manifest"
 	nf "github.com/sallyport/sallyport/netfilter"
+	"github.com/sallyport/sallyport/spelling"
 	"github.com/sallyport/sallyport/tunnel"
 	"github.com/sallyport/sallyport/vip"
 )
 
+const prefix = "SALLYPORT_" // of our variables
+
 // environment names the variable that sets a flag.
 func environment(f *pflag.Flag) string {
-	return "SALLYPORT_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+	return prefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
 }
 
 // fromEnvironment sets the flags that the command line does not.
@@ -46,6 +52,42 @@ func fromEnvironment(cmd *cobra.Command) error {
 		}
 	})
 	return errors.Join(errs...)
+}
+
+// links are what Kubernetes sets of a Service (kubernetes.io/docs/concepts/services-networking/service,
+// environment variables), one called sallyport among them.
+var links = regexp.MustCompile(`_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
+
+// misspelt names the variables that no command reads and that look like one of those that
+// some do: one environment may be for several.
+func misspelt(cmd *cobra.Command, environ []string) (warnings []string) {
+	known := map[string]bool{}
+	var visit func(c *cobra.Command)
+	visit = func(c *cobra.Command) {
+		for _, flags := range []*pflag.FlagSet{c.Flags(), c.PersistentFlags()} {
+			flags.VisitAll(func(f *pflag.Flag) { known[environment(f)] = true })
+		}
+		for _, sub := range c.Commands() {
+			visit(sub)
+		}
+	}
+	visit(cmd.Root())
+	names := slices.Sorted(maps.Keys(known))
+	for _, variable := range environ {
+		name, value, _ := strings.Cut(variable, "=")
+		short, ours := strings.CutPrefix(name, prefix)
+		if !ours || known[name] || links.MatchString("_"+short) && (!strings.HasSuffix(name, "_PORT") || strings.Contains(value, "://")) {
+			continue
+		}
+		var of []string
+		for _, n := range names {
+			of = append(of, strings.TrimPrefix(n, prefix))
+		}
+		if meant := spelling.Nearest(short, of); meant != "" {
+			warnings = append(warnings, fmt.Sprintf("%s is not read by anything: %s%s is", name, prefix, meant))
+		}
+	}
+	return warnings
 }
 
 // logger writes text for a person on a terminal, JSON otherwise.

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,7 +43,22 @@ Every flag can also be set from the environment: --node-name is SALLYPORT_NODE_N
 	}
 	root.PersistentFlags().String("log-level", "info", "least level logged: debug, info, warn or error")
 	root.AddCommand(gatewayCommand(), agentCommand(), statusCommand(), dashboardCommand(), handoverCommand(), traceCommand(), doctorCommand(), probeCommand(), reflectCommand(), checkCommand(), cleanupCommand(), uninstallCommand(), versionCommand())
-	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd) }
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		for _, warning := range misspelt(cmd, os.Environ()) {
+			cmd.PrintErrln("sallyport:", warning)
+		}
+		return fromEnvironment(cmd)
+	}
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		cmd.InheritedFlags() // brings the root's among the command's
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			if f.Name != "help" {
+				f.Usage += " [" + environment(f) + "]"
+			}
+		})
+		help(cmd, args)
+	})
 	root.AddCommand(allowlistCommand())
 	root.AddCommand(auditCommand())
 	return root

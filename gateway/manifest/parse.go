@@ -202,7 +202,7 @@ func (p *parser) document(d document, raw []byte) {
 		p.object(d, "", h, raw)
 		return
 	}
-	if h.Items == nil && !bytes.Contains(raw, []byte(`"items"`)) { // null is none
+	if h.Items == nil && !hasItems(raw) {
 		p.refuse(d, "", key{}, "", gateway.Invalid, "a "+h.Kind+" without items: write them in a list named items")
 	}
 	for i, raw := range h.Items {
@@ -217,6 +217,14 @@ func (p *parser) document(d document, raw []byte) {
 		}
 		p.object(d, path, ih, raw)
 	}
+}
+
+// hasItems tells a List whose items are null, which are none, from one that has none.
+func hasItems(raw []byte) bool {
+	var list map[string]json.RawMessage
+	_ = kjson.UnmarshalCaseSensitivePreserveInts(raw, &list) // it was read before
+	_, has := list["items"]
+	return has
 }
 
 var versions = map[string]string{
@@ -259,7 +267,11 @@ func (p *parser) object(d document, path string, h header, raw []byte) {
 	}
 	value, unknown, errs := p.value(k, raw)
 	for _, err := range unknown {
-		p.problem(d, path, k, quoted(err.Error()), gateway.Invalid, err.Error()+": correct its name or remove it")
+		at, cure := quoted(err.Error()), "correct its name or remove it"
+		if meant := meantField(kinds[k.kind], at); meant != "" {
+			cure = "write " + meant + ", or remove it"
+		}
+		p.problem(d, path, k, at, gateway.Invalid, err.Error()+": "+cure)
 	}
 	for _, err := range errs {
 		p.problem(d, path, k, err.Field, gateway.Invalid, objects.Detail(err))

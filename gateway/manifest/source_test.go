@@ -207,7 +207,7 @@ func TestSourceKeepsWhatABrokenFileSaid(t *testing.T) {
 		{"one pod broken, the other gone", strings.Replace(podYAML("a", "x"), "{ip: x}", "{ip: one}", 1), []string{"a"}, "Pod shop/a: status.podIPs[0].ip"},
 		{"kind misspelt", strings.Replace(two, "kind: Pod", "kind: Pood", 1), []string{"a", "b"}, "f.yaml:2: Pood shop/a: kind: Pood is no kind"},
 		{"a list of nothing", "[]", []string{"a", "b"}, "not an API object"},
-		{"unknown field of a pod", strings.Replace(two, "nodeName: n1", "nodeName: n1, nodName: n2", 1), []string{"a", "b"}, `f.yaml:4: Pod shop/a: spec.nodName: unknown field "spec.nodName": correct its name`},
+		{"unknown field of a pod", strings.Replace(two, "nodeName: n1", "nodeName: n1, nodName: n2", 1), []string{"a", "b"}, `f.yaml:4: Pod shop/a: spec.nodName: unknown field "spec.nodName": write nodeName, or remove it`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
