@@ -245,17 +245,22 @@ func masquerade(h Host) []Finding {
 	return out
 }
 
-// Maps of ranges of several fields came with Linux 5.6.
+// kernel is by what was tried: distributions build features into old kernels, and leave
+// them out of new ones. Maps of ranges of several fields came with Linux 5.6.
 func kernel(h Host) []Finding {
-	var major, minor int
-	if n, _ := fmt.Sscanf(h.Kernel.Release, "%d.%d", &major, &minor); n < 2 || major > 5 || major == 5 && minor >= 6 || h.Netfilter != "nftables" {
+	if len(h.Kernel.Missing) == 0 {
 		return nil
 	}
-	return one(Error, "Linux "+h.Kernel.Release, "is too old for the rules in nftables", "upgrade to 5.6 or later, or use --netfilter iptables")
+	return one(Error, "Linux "+h.Kernel.Release, "has not what the rules in nftables are made of: "+strings.Join(h.Kernel.Missing, ", "),
+		"load or build its modules of nf_tables, upgrade to 5.6 or later, or use --netfilter iptables")
 }
 
 func conntrack(h Host) []Finding {
 	k := h.Kernel
+	if k.Unheard && h.Program == "gateway" {
+		return one(Error, "sysctl net.netfilter.nf_conntrack_events", "is 0, so connections begun here are neither replicated nor audited",
+			"set it to 2, as the kernel has it by itself, on this node; it holds for connections begun from then on")
+	}
 	const object = "connection tracking"
 	const cure = "raise net.netfilter.nf_conntrack_max: a full table drops new connections of everybody on the host"
 	switch {

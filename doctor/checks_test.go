@@ -91,7 +91,8 @@ func TestEachCheck(t *testing.T) {
 		{"ARP", func(h []Host) { h[1].Kernel.ARPIgnore = map[string]int{"eth0": 2} }, "arp", Error, "n2", "is 2"},
 		{"kube-proxy", func(h []Host) { h[1].Kernel.Bound = []netip.Addr{vip} }, "kube-proxy", Error, "n2", "192.0.2.10"},
 		{"masquerade", func(h []Host) { h[2].Kernel.Earlier = []string{"nftables table ip cni, chain x"} }, "masquerade", Warning, "n1", "before Sallyport"},
-		{"old kernel", func(h []Host) { h[2].Kernel.Release = "5.4.0-100" }, "kernel", Error, "n1", "too old"},
+		{"kernel", func(h []Host) { h[2].Kernel.Missing = []string{"maps of ranges", "zones"} }, "kernel", Error, "n1", "maps of ranges, zones"},
+		{"no events", func(h []Host) { h[0].Kernel.Unheard = true }, "conntrack", Error, "n1", "neither replicated nor audited"},
 		{"conntrack nearly full", func(h []Host) { h[2].Kernel.Connections = 85 }, "conntrack", Warning, "n1", "85 of 100"},
 		{"conntrack full", func(h []Host) { h[2].Kernel.Connections = 99 }, "conntrack", Error, "n1", "99 of 100"},
 		{"audit without bytes", func(h []Host) {
@@ -117,6 +118,7 @@ func TestEachCheck(t *testing.T) {
 func TestWhatIsNotWrong(t *testing.T) {
 	hosts := well()
 	hosts[1].Kernel.Uncounted = true
+	hosts[2].Kernel.Unheard = true // an agent hears of nothing
 	if r := Examine(hosts[1:], nil); len(r.Findings) != 0 {
 		t.Errorf("%+v", r)
 	}

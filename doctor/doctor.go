@@ -84,6 +84,10 @@ type Kernel struct {
 	Room        int    `json:"room"`        // for so many; 0: not known
 	// Uncounted says that connections have no packets and bytes (nf_conntrack_acct=0).
 	Uncounted bool `json:"uncounted,omitempty"`
+	// Unheard says that connection tracking tells nobody of changes (nf_conntrack_events=0).
+	Unheard bool `json:"unheard,omitempty"`
+	// Missing is what the kernel has not of what the rules are made of, as it said when tried.
+	Missing []string `json:"missing,omitempty"`
 	// ARPIgnore by interface, as it is in force.
 	ARPIgnore map[string]int `json:"arpIgnore,omitempty"`
 	// Bound are the addresses of kube-proxy's own interface, kube-ipvs0.

@@ -27,14 +27,15 @@ func serveDoctor(p Program) http.HandlerFunc {
 }
 
 // Examined is what the host of a program with this status shows. Clashes are looked for
-// anew.
-func Examined(ctx context.Context, clash *Clashes, status func(context.Context) Status) doctor.Host {
+// anew, and the kernel is asked anew for what the rules are made of.
+func Examined(ctx context.Context, clash *Clashes, filter *Filter, status func(context.Context) Status) doctor.Host {
 	clash.look(ctx)
 	s := status(ctx)
 	out := doctor.Host{
 		Program: s.Program, Name: s.Name, Node: s.Node, Version: s.Version, Netfilter: s.Netfilter, Priority: s.Priority,
 		Live: s.Live, Viewless: !s.Live && s.ViewAgeSeconds == nil, Apply: s.Apply.Error, Problems: s.Problems, Kernel: kernel(), Now: time.Now(),
 	}
+	out.Kernel.Missing = filter.Missing(ctx)
 	for _, v := range s.VIPs {
 		d := doctor.VIP{
 			Addr: v.VIP, Interface: v.Interface, Holder: v.Holder, Held: v.Held, Voters: len(v.Voters), Replicas: v.Replicas,
@@ -64,6 +65,8 @@ func kernel() doctor.Kernel {
 	k.Room, _ = number(tracking + "max")
 	counted, err := number(tracking + "acct")
 	k.Uncounted = err == nil && counted == 0
+	told, err := number(tracking + "events")
+	k.Unheard = err == nil && told == 0
 	all, _ := number(filepath.Join(conf, "all/arp_ignore"))
 	links, _ := net.Interfaces()
 	for _, l := range links {

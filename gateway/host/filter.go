@@ -149,6 +149,19 @@ func (f *Filter) Pending(ctx context.Context, table netfilter.Table, about []net
 	return f.applier.Pending(ctx, table, about)
 }
 
+// Missing is what the kernel has not of what the rules are made of. That nothing can be
+// tried is an error of applying, too.
+func (f *Filter) Missing(ctx context.Context) []string {
+	asked, ok := f.applier.(interface {
+		Missing(ctx context.Context) ([]string, error)
+	})
+	if !ok { // iptables has its Limits, which are logged at the start
+		return nil
+	}
+	missing, _ := asked.Missing(ctx)
+	return missing
+}
+
 // Counters of the table.
 func (f *Filter) Counters(ctx context.Context) (map[string]netfilter.Counts, error) {
 	return f.applier.Counters(ctx, f.table)

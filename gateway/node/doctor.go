@@ -12,7 +12,7 @@ import (
 
 // Doctor implements host.Program. The way to each VIP is probed.
 func (a *Agent) Doctor(ctx context.Context) doctor.Host {
-	out := host.Examined(ctx, a.clash, a.Status)
+	out := host.Examined(ctx, a.clash, a.filter, a.Status)
 	a.mu.Lock()
 	want := a.wanted
 	a.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 
 // Doctor implements host.Program.
 func (r *Replica) Doctor(ctx context.Context) doctor.Host {
-	out := host.Examined(ctx, r.clash, r.Status)
+	out := host.Examined(ctx, r.clash, r.filter, r.Status)
 	out.Audits, out.Unraised = r.audits(), !r.raised
 	return out
 }
