@@ -157,6 +157,7 @@ func TestARollingRestartLosesNothing(t *testing.T) {
 
 // TestWithoutASuccessorTheVIPIsReleased, in bounded time, and the log says so.
 func TestWithoutASuccessorTheVIPIsReleased(t *testing.T) {
+	t.Parallel()
 	w := start(t, lab.Options{TwoNetworks: true, GatewayArgs: append([]string{"--handover-timeout", "1s"}, unhurried...)})
 	holder := w.holder()
 	for _, j := range w.Others(holder) {
@@ -185,6 +186,7 @@ func TestWithoutASuccessorTheVIPIsReleased(t *testing.T) {
 
 // TestAHandOverIsRefused with the cause, and the VIP stays.
 func TestAHandOverIsRefused(t *testing.T) {
+	t.Parallel()
 	w := start(t, lab.Options{GatewayArgs: append([]string{"--handover-timeout", "1s"}, unhurried...)})
 	holder := w.holder()
 	other, third := w.Others(holder)[0], w.Others(holder)[1]
