@@ -22,17 +22,42 @@ const (
 	maxBody = MaxChanges * (2 + 2*16 + 4 + 8)
 )
 
+// packer is what packing needs besides the result; it is large, and used again.
+type packer struct {
+	plain  []byte
+	packed bytes.Buffer
+	w      *flate.Writer
+}
+
 var packers = sync.Pool{New: func() any {
 	w, err := flate.NewWriter(nil, flate.BestSpeed)
 	if err != nil {
 		panic(err) // the level is a constant
 	}
-	return w
+	return &packer{w: w}
 }}
 
 // Encode gives the bytes of a message. Equal messages have equal bytes.
 func Encode(m Message) []byte {
-	out := make([]byte, 0, headLen+32*len(m.Changes)+len(m.Name)+len(m.VIP)+2)
+	p := packers.Get().(*packer)
+	defer packers.Put(p)
+	p.plain = m.appendTo(p.plain[:0])
+	if len(p.plain)-headLen < worthPacking || m.Kind == Hello {
+		return bytes.Clone(p.plain)
+	}
+	p.packed.Reset()
+	p.packed.Write(p.plain[:headLen])
+	p.w.Reset(&p.packed)
+	_, _ = p.w.Write(p.plain[headLen:]) // into memory
+	_ = p.w.Close()
+	if p.packed.Len() >= len(p.plain) {
+		return bytes.Clone(p.plain)
+	}
+	p.packed.Bytes()[2] = deflate
+	return bytes.Clone(p.packed.Bytes())
+}
+
+func (m *Message) appendTo(out []byte) []byte {
 	out = append(out, Version, byte(m.Kind), plain)
 	out = binary.BigEndian.AppendUint64(out, m.Term)
 	out = binary.BigEndian.AppendUint64(out, m.Seq)
@@ -41,30 +66,27 @@ func Encode(m Message) []byte {
 			s = s[:min(len(s), maxName)]
 			out = append(append(out, byte(len(s))), s...)
 		}
-		return out
 	}
-	for _, c := range m.Changes {
-		out = appendChange(out, c)
+	for i := range m.Changes {
+		out = appendChange(out, &m.Changes[i])
 	}
-	if len(out)-headLen < worthPacking {
-		return out
-	}
-	var packed bytes.Buffer
-	packed.Write(out[:headLen])
-	w := packers.Get().(*flate.Writer)
-	defer packers.Put(w)
-	w.Reset(&packed)
-	_, _ = w.Write(out[headLen:]) // into memory
-	_ = w.Close()
-	if packed.Len() >= len(out) {
-		return out
-	}
-	packed.Bytes()[2] = deflate
-	return packed.Bytes()
+	return out
+}
+
+// Decoder decodes one message after another into the same memory.
+type Decoder struct {
+	changes []Change
+	packed  bytes.Reader
+	inflate io.ReadCloser
+	body    bytes.Buffer
 }
 
 // Decode refuses what no Encode gives.
-func Decode(b []byte) (Message, error) {
+func Decode(b []byte) (Message, error) { return new(Decoder).Decode(b) }
+
+// Decode is as the function Decode; what the message has of changes is valid until the
+// next one.
+func (d *Decoder) Decode(b []byte) (Message, error) {
 	switch {
 	case len(b) < headLen:
 		return Message{}, errShort
@@ -77,7 +99,7 @@ func Decode(b []byte) (Message, error) {
 	if m.Kind < Hello || m.Kind > Merge {
 		return Message{}, errKind
 	}
-	body, err := unpack(b[2], b[headLen:])
+	body, err := d.unpack(b[2], b[headLen:])
 	if err != nil {
 		return Message{}, err
 	}
@@ -90,13 +112,15 @@ func Decode(b []byte) (Message, error) {
 			*s, body = string(body[1:1+int(body[0])]), body[1+int(body[0]):]
 		}
 	case Snapshot, Changes:
-		for len(body) > 0 && len(m.Changes) < MaxChanges {
+		d.changes = d.changes[:0]
+		for len(body) > 0 && len(d.changes) < MaxChanges {
 			var c Change
 			if c, body, err = cutChange(body); err != nil {
 				return Message{}, err
 			}
-			m.Changes = append(m.Changes, c)
+			d.changes = append(d.changes, c)
 		}
+		m.Changes = d.changes
 	}
 	if len(body) > 0 {
 		return Message{}, errLong
@@ -104,31 +128,37 @@ func Decode(b []byte) (Message, error) {
 	return m, nil
 }
 
-func unpack(packing byte, body []byte) ([]byte, error) {
+func (d *Decoder) unpack(packing byte, body []byte) ([]byte, error) {
 	switch packing {
 	case plain:
 		return body, nil
 	case deflate:
-		// What is longer is cut, and is then a message of too many flows.
-		full, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(body)), maxBody+1))
-		if err != nil {
+		d.packed.Reset(body)
+		if d.inflate == nil {
+			d.inflate = flate.NewReader(&d.packed)
+		} else if err := d.inflate.(flate.Resetter).Reset(&d.packed, nil); err != nil {
 			return nil, fmt.Errorf("unpack message: %w", err)
 		}
-		return full, nil
+		d.body.Reset()
+		// What is longer is cut, and is then a message of too many flows.
+		if _, err := d.body.ReadFrom(io.LimitReader(d.inflate, maxBody+1)); err != nil {
+			return nil, fmt.Errorf("unpack message: %w", err)
+		}
+		return d.body.Bytes(), nil
 	}
 	return nil, errKind
 }
 
 // appendChange writes op and family in one byte, then protocol, addresses, ports,
 // and, of what has not ended, translation and state.
-func appendChange(out []byte, c Change) []byte {
-	f := c.Flow
+func appendChange(out []byte, c *Change) []byte {
+	f := &c.Flow
 	kind := byte(c.Op)
 	if f.Src.Is6() {
 		kind |= 0x80
 	}
 	out = append(out, kind, f.Protocol)
-	out = append(append(out, f.Src.AsSlice()...), f.Dst.AsSlice()...)
+	out = appendAddr(appendAddr(out, f.Src), f.Dst)
 	out = binary.BigEndian.AppendUint16(out, f.SrcPort)
 	out = binary.BigEndian.AppendUint16(out, f.DstPort)
 	if c.Op == Delete {
@@ -137,6 +167,15 @@ func appendChange(out []byte, c Change) []byte {
 	out = binary.BigEndian.AppendUint16(out, f.Port)
 	out = append(out, f.State, f.Status)
 	return binary.BigEndian.AppendUint32(out, f.Mark)
+}
+
+func appendAddr(out []byte, a netip.Addr) []byte {
+	if a.Is4() {
+		b := a.As4()
+		return append(out, b[:]...)
+	}
+	b := a.As16()
+	return append(out, b[:]...)
 }
 
 func cutChange(b []byte) (Change, []byte, error) {

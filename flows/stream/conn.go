@@ -26,6 +26,7 @@ const (
 type conn struct {
 	*tls.Conn
 	in, out []byte
+	decoder flows.Decoder
 	bytes   *atomic.Uint64 // both ways; nil: not counted
 }
 
@@ -44,6 +45,7 @@ func (c *conn) sendFrame(frame []byte) error {
 	return err
 }
 
+// receive gives a message that is valid until the next one.
 func (c *conn) receive(within time.Duration) (flows.Message, error) {
 	if err := c.SetReadDeadline(time.Now().Add(within)); err != nil {
 		return flows.Message{}, err
@@ -66,7 +68,7 @@ func (c *conn) receive(within time.Duration) (flows.Message, error) {
 	if _, err := io.ReadFull(c, c.in); err != nil {
 		return flows.Message{}, err
 	}
-	return flows.Decode(c.in)
+	return c.decoder.Decode(c.in)
 }
 
 // wrap limits what the kernel buffers for an end that does not read: it is to be
