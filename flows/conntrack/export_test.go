@@ -3,25 +3,45 @@ package conntrack
 import (
 	"time"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
+// creating asks for an entry as insertion does, but with what is given.
+func creating(put func(*Entry, *request)) asking {
+	return func(e *Entry, r *request, seq uint32) error {
+		e.begin(r, newEntry, unix.NLM_F_CREATE|unix.NLM_F_EXCL, seq)
+		put(e, r)
+		r.end()
+		return nil
+	}
+}
+
 // InsertTranslatedReply creates an entry the obvious way, which does not translate.
 func InsertTranslatedReply(e Entry) error {
-	return execute(e.change(unix.NLM_F_CREATE|unix.NLM_F_EXCL,
-		append(e.state(liberal), e.Reply.attr(ctaTupleReply))), "create", e)
+	return execute(e, creating(func(e *Entry, r *request) {
+		e.putState(r, liberal)
+		e.Reply.put(r, ctaTupleReply)
+	}), "create")
 }
 
 // InsertStrict creates an entry as Insert does, whose windows are tracked.
 func InsertStrict(e Entry) error {
-	return execute(e.change(unix.NLM_F_CREATE|unix.NLM_F_EXCL,
-		append(e.state(0), e.Original.Inverse().attr(ctaTupleReply), sourceNAT(e.Reply))), "create", e)
+	return execute(e, creating(func(e *Entry, r *request) {
+		e.putState(r, 0)
+		untranslated := e.Original.Inverse()
+		untranslated.put(r, ctaTupleReply)
+		e.putSourceNAT(r)
+	}), "create")
 }
 
 // UpdateTranslation updates the translation, which the kernel refuses.
 func UpdateTranslation(e Entry) error {
-	return execute(e.change(0, []*nl.RtAttr{sourceNAT(e.Reply)}), "update", e)
+	return execute(e, func(e *Entry, r *request, seq uint32) error {
+		e.begin(r, newEntry, 0, seq)
+		e.putSourceNAT(r)
+		r.end()
+		return nil
+	}, "update")
 }
 
 // ShrinkBuffer leaves room for a few events only.

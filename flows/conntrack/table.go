@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -86,14 +85,15 @@ type Mark struct{ Value, Mask uint32 }
 // Dump reads the entries for which keep is true. The kernel sees to the mark, keep
 // to everything else.
 func Dump(family Family, mark Mark, keep func(*Entry) bool) ([]Entry, error) {
-	req := nl.NewNetlinkRequest(getEntries, unix.NLM_F_DUMP)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(family), Version: nl.NFNETLINK_V0})
+	var r request
+	r.begin(getEntries, unix.NLM_F_DUMP, 1, family)
 	if mark.Mask != 0 {
-		req.AddData(nl.NewRtAttr(ctaMark, be32(mark.Value)))
-		req.AddData(nl.NewRtAttr(ctaMarkMask, be32(mark.Mask)))
+		r.put32(ctaMark, mark.Value)
+		r.put32(ctaMarkMask, mark.Mask)
 	}
+	r.end()
 	var entries []Entry
-	if err := dump(req.Serialize(), func(m []byte) error {
+	if err := dump(r.b, func(m []byte) error {
 		e, err := parse(m)
 		if err == nil && keep(&e) {
 			entries = append(entries, e)
@@ -154,52 +154,53 @@ func dump(request []byte, each func(body []byte) error) error {
 // Delete removes an entry. One that is gone already is no error. An entry that Dump or
 // a Listener gave on this host is told from a successor with the same tuple.
 func Delete(e Entry) error {
-	if err := execute(e.deletion(), "delete", e); !errors.Is(err, unix.ENOENT) {
+	if err := execute(e, (*Entry).deletion, "delete"); !errors.Is(err, unix.ENOENT) {
 		return err
 	}
 	return nil
 }
 
-func (e Entry) deletion() *nl.NetlinkRequest {
-	req := e.request(deleteEntry, 0)
+func (e *Entry) deletion(r *request, seq uint32) error {
+	e.begin(r, deleteEntry, 0, seq)
 	if e.id != 0 {
-		req.AddData(nl.NewRtAttr(ctaID, be32(e.id)))
+		r.put32(ctaID, e.id)
 	}
-	return req
-}
-
-// request begins a message about the entry, which it names by tuple and zone.
-func (e Entry) request(message, flags int) *nl.NetlinkRequest {
-	req := nl.NewNetlinkRequest(message, unix.NLM_F_ACK|flags)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(e.Original.family()), Version: nl.NFNETLINK_V0})
-	req.AddData(e.Original.attr(ctaTupleOrig))
-	return e.inZone(req)
+	r.end()
+	return nil
 }
 
 // rival asks for whatever has the entry's translated tuple to be deleted.
-func (e Entry) rival() *nl.NetlinkRequest {
-	req := nl.NewNetlinkRequest(deleteEntry, unix.NLM_F_ACK)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(e.Original.family()), Version: nl.NFNETLINK_V0})
-	req.AddData(e.Reply.attr(ctaTupleReply))
-	return e.inZone(req)
+func (e *Entry) rival(r *request, seq uint32) error {
+	r.begin(deleteEntry, 0, seq, e.Original.family())
+	e.Reply.put(r, ctaTupleReply)
+	e.putZone(r)
+	r.end()
+	return nil
 }
 
-func (e Entry) inZone(req *nl.NetlinkRequest) *nl.NetlinkRequest {
+// begin a message about the entry, which it names by tuple and zone.
+func (e *Entry) begin(r *request, message, flags uint16, seq uint32) {
+	r.begin(message, flags, seq, e.Original.family())
+	e.Original.put(r, ctaTupleOrig)
+	e.putZone(r)
+}
+
+func (e *Entry) putZone(r *request) {
 	if e.Zone != 0 {
-		req.AddData(nl.NewRtAttr(ctaZone, be16(e.Zone)))
+		r.put16(ctaZone, e.Zone)
 	}
-	return req
 }
 
 // Forget deletes the entries for which match is true and says how many those were.
 func Forget(family Family, mark Mark, match func(*Entry) bool) (int, error) {
 	entries, err := Dump(family, mark, match)
+	if err != nil || len(entries) == 0 {
+		return 0, err
+	}
+	w, err := NewWriter()
 	if err != nil {
 		return 0, err
 	}
-	var errs []error
-	for _, e := range entries {
-		errs = append(errs, Delete(e))
-	}
-	return len(entries), errors.Join(errs...)
+	defer w.Close()
+	return len(entries), w.Delete(entries)
 }

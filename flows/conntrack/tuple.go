@@ -1,11 +1,9 @@
 package conntrack
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -57,36 +55,38 @@ func (t Tuple) family() Family {
 	return IPv4
 }
 
-// attr is the tuple as CTA_TUPLE_ORIG or CTA_TUPLE_REPLY.
-func (t Tuple) attr(kind int) *nl.RtAttr {
-	src, dst := ctaIPv4Src, ctaIPv4Dst
-	if t.family() == IPv6 {
-		src, dst = ctaIPv6Src, ctaIPv6Dst
-	}
-	tuple := nested(kind)
-	ip := tuple.AddRtAttr(ctaTupleIP|unix.NLA_F_NESTED, nil)
-	ip.AddRtAttr(src, t.Src.AsSlice())
-	ip.AddRtAttr(dst, t.Dst.AsSlice())
-	proto := tuple.AddRtAttr(ctaTupleProto|unix.NLA_F_NESTED, nil)
-	proto.AddRtAttr(ctaProtoNum, []byte{t.Protocol})
+// put the tuple as CTA_TUPLE_ORIG or CTA_TUPLE_REPLY.
+func (t *Tuple) put(r *request, kind uint16) {
+	tuple := r.nest(kind)
+	ip := r.nest(ctaTupleIP)
+	r.putAddr(t.Src, ctaIPv4Src, ctaIPv6Src)
+	r.putAddr(t.Dst, ctaIPv4Dst, ctaIPv6Dst)
+	r.close(ip)
+	proto := r.nest(ctaTupleProto)
+	r.put8(ctaProtoNum, t.Protocol)
 	switch t.Protocol {
 	case unix.IPPROTO_ICMP:
-		proto.AddRtAttr(ctaProtoICMPID, be16(t.ICMPID))
-		proto.AddRtAttr(ctaProtoICMPType, []byte{t.ICMPType})
-		proto.AddRtAttr(ctaProtoICMPCode, []byte{t.ICMPCode})
+		r.put16(ctaProtoICMPID, t.ICMPID)
+		r.put8(ctaProtoICMPType, t.ICMPType)
+		r.put8(ctaProtoICMPCode, t.ICMPCode)
 	case unix.IPPROTO_ICMPV6:
-		proto.AddRtAttr(ctaProtoICMPv6ID, be16(t.ICMPID))
-		proto.AddRtAttr(ctaProtoICMPv6Type, []byte{t.ICMPType})
-		proto.AddRtAttr(ctaProtoICMPv6Code, []byte{t.ICMPCode})
+		r.put16(ctaProtoICMPv6ID, t.ICMPID)
+		r.put8(ctaProtoICMPv6Type, t.ICMPType)
+		r.put8(ctaProtoICMPv6Code, t.ICMPCode)
 	default:
-		proto.AddRtAttr(ctaProtoSrcPort, be16(t.SrcPort))
-		proto.AddRtAttr(ctaProtoDstPort, be16(t.DstPort))
+		r.put16(ctaProtoSrcPort, t.SrcPort)
+		r.put16(ctaProtoDstPort, t.DstPort)
 	}
-	return tuple
+	r.close(proto)
+	r.close(tuple)
 }
 
-func nested(kind int) *nl.RtAttr { return nl.NewRtAttr(kind|unix.NLA_F_NESTED, nil) }
-
-func be16(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }
-
-func be32(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
+func (r *request) putAddr(a netip.Addr, as4, as6 uint16) {
+	if a.Is4() {
+		b := a.As4()
+		r.put8(as4, b[:]...)
+		return
+	}
+	b := a.As16()
+	r.put8(as6, b[:]...)
+}

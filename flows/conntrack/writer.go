@@ -7,7 +7,6 @@ import (
 	"os"
 	"sync"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,6 +16,9 @@ type Writer struct {
 	sock *socket
 	seq  uint32
 	once sync.Once
+
+	request    request // what each call uses again
+	put, ended []Entry
 }
 
 // atOnce is how many changes are asked for before the answers are read: fewer than
@@ -40,35 +42,35 @@ func (w *Writer) Close() { w.once.Do(w.sock.close) }
 // way to it: of two connections that were mapped to one tuple, one has ended.
 // Entries that the kernel refuses are in the error; the others are put.
 func (w *Writer) Put(entries []Entry) error {
-	refused, err := w.each(entries, func(e Entry) (*nl.NetlinkRequest, error) { return e.insertion() })
+	refused, err := w.each(entries, (*Entry).insertion)
 	exist, errs := sift(entries, refused, unix.EEXIST, "create")
 	if len(exist) == 0 || err != nil {
 		return errors.Join(append(errs, err)...)
 	}
-	refused, err = w.each(exist, func(e Entry) (*nl.NetlinkRequest, error) { return e.change(0, e.state(liberal)), nil })
+	refused, err = w.each(exist, (*Entry).update)
 	clashing, more := sift(exist, refused, unix.ENOENT, "update")
 	errs = append(errs, more...)
 	if len(clashing) == 0 || err != nil {
 		return errors.Join(append(errs, err)...)
 	}
-	if _, err = w.each(clashing, func(e Entry) (*nl.NetlinkRequest, error) { return e.rival(), nil }); err != nil {
+	if _, err = w.each(clashing, (*Entry).rival); err != nil {
 		return errors.Join(append(errs, err)...)
 	}
-	refused, err = w.each(clashing, func(e Entry) (*nl.NetlinkRequest, error) { return e.insertion() })
+	refused, err = w.each(clashing, (*Entry).insertion)
 	_, more = sift(clashing, refused, 0, "create")
 	return errors.Join(append(append(errs, more...), err)...)
 }
 
 // Update changes entries as the function Update does; one that is gone is no error.
 func (w *Writer) Update(entries []Entry) error {
-	refused, err := w.each(entries, func(e Entry) (*nl.NetlinkRequest, error) { return e.change(0, e.state(liberal)), nil })
+	refused, err := w.each(entries, (*Entry).update)
 	_, errs := sift(entries, refused, unix.ENOENT, "update")
 	return errors.Join(append(errs, err)...)
 }
 
 // Delete removes entries; one that is gone already is no error.
 func (w *Writer) Delete(entries []Entry) error {
-	refused, err := w.each(entries, func(e Entry) (*nl.NetlinkRequest, error) { return e.deletion(), nil })
+	refused, err := w.each(entries, (*Entry).deletion)
 	_, errs := sift(entries, refused, unix.ENOENT, "delete")
 	return errors.Join(append(errs, err)...)
 }
@@ -86,6 +88,9 @@ func broken(err error) error {
 // sift picks the entries that were refused for the expected reason; all others are
 // errors.
 func sift(entries []Entry, refused map[int]error, expected unix.Errno, doing string) (as []Entry, errs []error) {
+	if len(refused) == 0 {
+		return nil, nil
+	}
 	for i, e := range entries {
 		switch err := refused[i]; {
 		case err == nil:
@@ -98,43 +103,60 @@ func sift(entries []Entry, refused map[int]error, expected unix.Errno, doing str
 	return as, errs
 }
 
+// asking is how a message about an entry is built; an error leaves it out.
+type asking func(e *Entry, r *request, seq uint32) error
+
 // each asks for something of each entry and gives what was refused, by index.
-func (w *Writer) each(entries []Entry, request func(Entry) (*nl.NetlinkRequest, error)) (map[int]error, error) {
-	refused := map[int]error{}
+func (w *Writer) each(entries []Entry, ask asking) (refused map[int]error, err error) {
+	refuse := func(i int, err error) {
+		if refused == nil {
+			refused = map[int]error{}
+		}
+		refused[i] = err
+	}
 	for begin := 0; begin < len(entries); begin += atOnce {
 		end := min(begin+atOnce, len(entries))
-		first := w.seq + 1
-		var out []byte
-		last := -1
+		first, until := w.seq+1, uint32(0)
+		w.request.b = w.request.b[:0]
 		for i := begin; i < end; i++ {
 			w.seq++
-			req, err := request(entries[i])
-			if err != nil {
-				refused[i] = err
+			if err := ask(&entries[i], &w.request, w.seq); err != nil {
+				refuse(i, err)
 				continue
 			}
-			req.Seq, req.Flags = w.seq, req.Flags&^unix.NLM_F_ACK
-			last = len(out)
-			out = append(out, req.Serialize()...)
-			for len(out)%4 != 0 {
-				out = append(out, 0)
-			}
+			until = w.seq
 		}
-		if last < 0 {
+		if len(w.request.b) == 0 {
 			continue
 		}
 		// Refusals come anyway, the answer to the last one tells that it is all.
-		flags := binary.NativeEndian.Uint16(out[last+6:])
-		binary.NativeEndian.PutUint16(out[last+6:], flags|unix.NLM_F_ACK)
-		until := binary.NativeEndian.Uint32(out[last+8:])
-		if err := w.sock.send(out); err != nil {
+		w.request.acknowledged()
+		if err := w.sock.send(w.request.b); err != nil {
 			return refused, broken(err)
 		}
-		if err := w.answers(first, until, func(seq uint32, err error) { refused[begin+int(seq-first)] = err }); err != nil {
+		if err := w.answers(first, until, func(seq uint32, err error) { refuse(begin+int(seq-first), err) }); err != nil {
 			return refused, broken(err)
 		}
 	}
 	return refused, nil
+}
+
+// execute asks for something of one entry, and gives the answer.
+func execute(e Entry, ask asking, doing string) error {
+	w, err := NewWriter()
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	refused, err := w.each([]Entry{e}, ask)
+	if err == nil && refused[0] != nil {
+		err = e.wrap(doing, refused[0])
+	}
+	return err
+}
+
+func (e *Entry) wrap(doing string, err error) error {
+	return fmt.Errorf("%s tracked connection %s in zone %d: %w", doing, e.Original, e.Zone, err)
 }
 
 // answers reads refusals up to the answer to the message until.
