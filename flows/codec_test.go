@@ -41,8 +41,12 @@ func messages() []flows.Message {
 }
 
 func TestDecodeGivesWhatWasEncoded(t *testing.T) {
+	var again flows.Decoder // in the memory of those before
 	for _, m := range messages() {
 		b := flows.Encode(m)
+		if got, err := again.Decode(b); err != nil || !reflect.DeepEqual(got, m) {
+			t.Errorf("%+v came out as %+v after others, %v", m, got, err)
+		}
 		if len(b) > flows.MaxFrame {
 			t.Errorf("a message of kind %d has %d bytes", m.Kind, len(b))
 		}

@@ -39,6 +39,7 @@ type pipe struct {
 	vip, from, to int
 	cursor        *flows.Cursor
 	standby       *flows.Standby
+	decoder       flows.Decoder
 	down, up      [][]byte
 	snapshot      []flows.Message // what is left to send of one
 }
@@ -164,7 +165,7 @@ func (s *sim) deliver(p *pipe) error {
 	if len(p.down) == 0 {
 		return nil
 	}
-	m, err := flows.Decode(p.down[0])
+	m, err := p.decoder.Decode(p.down[0])
 	p.down = p.down[1:]
 	if err != nil {
 		return err
