@@ -80,14 +80,7 @@ func (w *world) change(j int, changes []flows.Change) error {
 	if err != nil {
 		return err
 	}
-	return ns.Do(func() error {
-		out, err := conntrack.NewWriter()
-		if err != nil {
-			return err
-		}
-		defer out.Close()
-		return scope.Apply(out, changes, func(conntrack.Entry) time.Duration { return time.Hour })
-	})
+	return ns.Do(func() error { return lab.Track(scope, changes) })
 }
 
 func churned(n int) flows.Flow {

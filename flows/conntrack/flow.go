@@ -12,6 +12,7 @@ import (
 // States of a TCP entry, beside TCPEstablished, that matter here
 // (include/uapi/linux/netfilter/nf_conntrack_tcp.h).
 const (
+	tcpFinWait  uint8 = 4
 	tcpLastAck  uint8 = 6
 	tcpTimeWait uint8 = 7
 	tcpClose    uint8 = 8
@@ -71,11 +72,22 @@ func (s Scope) read(e *Entry) (flows.Flow, bool) {
 }
 
 // Change is what an event means to other hosts; false for nothing.
+//
+// Of a TCP connection its opening, the first FIN and its close are told. What comes between
+// the last two a standby that takes over learns from packets, and until then its
+// timeout is as short. The end of an entry is told of what had not closed.
 func (s Scope) Change(ev *Event) (flows.Change, bool) {
 	e := &ev.Entry
-	if ev.Kind == Destroyed || e.TCPState == tcpTimeWait || e.TCPState == tcpClose {
+	switch {
+	case ev.Kind == Destroyed && !e.Over() || ev.Kind != Destroyed && e.Over():
 		f, ours := s.read(e)
 		return flows.Change{Op: flows.Delete, Flow: f}, ours && e.Status&SeenReply != 0 // nobody was told of others
+	case ev.Kind == Destroyed || e.TCPState > tcpFinWait:
+		return flows.Change{}, false
+	case ev.Kind == Updated && e.Original.Protocol == unix.IPPROTO_TCP && e.TCPState == 0 && e.Status&SeenReply != 0:
+		// Answered without a change of state is what was picked up in the middle: it was
+		// established from its first packet on.
+		e.TCPState = TCPEstablished
 	}
 	f, there := s.Flow(e)
 	return flows.Change{Op: flows.Put, Flow: f}, there
@@ -145,7 +157,7 @@ func (s Scope) family() Family {
 // Apply makes changes that another host tells of. The entries last for as long as
 // given: their packets pass elsewhere.
 func (s Scope) Apply(w *Writer, changes []flows.Change, last func(Entry) time.Duration) error {
-	var put, ended []Entry
+	put, ended := w.put[:0], w.ended[:0]
 	for _, c := range changes {
 		e := s.Entry(c.Flow)
 		if c.Op != flows.Put {
@@ -156,6 +168,7 @@ func (s Scope) Apply(w *Writer, changes []flows.Change, last func(Entry) time.Du
 			put = append(put, e)
 		}
 	}
+	w.put, w.ended = put, ended
 	if err := w.Delete(ended); err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ type Event struct {
 	Entry Entry
 }
 
-// Listener receives the events of one zone. To miss nothing, Listen first, then Dump,
+// Listener receives the events of one zone, as far as they are of Interest. To miss nothing, Listen first, then Dump,
 // then Run: what happens meanwhile waits in the socket. Repeating it over the dump
 // ends in the truth, because the events of an entry are in order.
 //
@@ -42,7 +42,6 @@ type Event struct {
 // The runtime's poller must not know of the socket: the kernel would wake it at every
 // event, on the processor that forwards the packet, whether anybody reads or not.
 type Listener struct {
-	zone  uint16
 	fd    int
 	ended *os.File // becomes readable when Run is to end
 	end   int      // its descriptor
@@ -50,15 +49,11 @@ type Listener struct {
 	ask   int      // its descriptor
 	flush chan chan struct{}
 	once  sync.Once
-	buf   []byte
+	inbox *inbox
 	batch []Event
 }
 
 const (
-	// groups are NFNLGRP_CONNTRACK_NEW, _UPDATE and _DESTROY, one bit each
-	// (include/uapi/linux/netfilter/nfnetlink.h).
-	groups = 1<<0 | 1<<1 | 1<<2
-
 	// receiveBuffer is room for the events of about a second of ten thousand new
 	// connections, while the listener waits for a processor. Memory it takes only then.
 	receiveBuffer = 32 << 20
@@ -73,8 +68,8 @@ const (
 )
 
 // Listen subscribes to the events. The listener is to be closed, after Run has returned.
-func Listen(zone uint16) (*Listener, error) {
-	fd, err := bind(groups, receiveBuffer)
+func Listen(zone uint16, what Interest) (*Listener, error) {
+	fd, err := bind(what.groups(), receiveBuffer, filter(zone, what)...)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to connection-tracking events: %w", err)
 	}
@@ -89,8 +84,8 @@ func Listen(zone uint16) (*Listener, error) {
 	}
 	end, ask := eventfds[0], eventfds[1]
 	return &Listener{
-		zone: zone, fd: fd, end: end, ended: os.NewFile(uintptr(end), "eventfd"),
-		ask: ask, asked: os.NewFile(uintptr(ask), "eventfd"), flush: make(chan chan struct{}, 64), buf: make([]byte, 1<<16),
+		fd: fd, end: end, ended: os.NewFile(uintptr(end), "eventfd"),
+		ask: ask, asked: os.NewFile(uintptr(ask), "eventfd"), flush: make(chan chan struct{}, 64), inbox: newInbox(),
 	}, nil
 }
 
@@ -188,7 +183,7 @@ func wait(milliseconds int, fds ...int) error {
 func (l *Listener) read() (more bool, err error) {
 	l.batch = l.batch[:0]
 	for len(l.batch) < atATime {
-		b, err := receive(l.fd, l.buf)
+		n, err := l.inbox.receive(l.fd)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			return false, nil
@@ -198,8 +193,10 @@ func (l *Listener) read() (more bool, err error) {
 		case err != nil:
 			return false, fmt.Errorf("receive connection-tracking events: %w", err)
 		}
-		if err := messages(b, l.take); err != nil {
-			return false, fmt.Errorf("read a connection-tracking event: %w", err)
+		for i := range n {
+			if err := messages(l.inbox.datagram(i), l.take); err != nil {
+				return false, fmt.Errorf("read a connection-tracking event: %w", err)
+			}
 		}
 	}
 	return true, nil
@@ -211,7 +208,7 @@ func (l *Listener) take(h header, body []byte) error {
 		return nil
 	}
 	e, err := parse(body)
-	if err == nil && e.Zone == l.zone {
+	if err == nil {
 		l.batch = append(l.batch, Event{Kind: kind, Entry: e})
 	}
 	return err

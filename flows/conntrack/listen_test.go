@@ -14,7 +14,7 @@ import (
 // listen starts a listener in the test's namespace.
 func listen(t *testing.T) *conntrack.Listener {
 	t.Helper()
-	l, err := conntrack.Listen(zone)
+	l, err := conntrack.Listen(zone, conntrack.Everything)
 	if err != nil {
 		t.Fatal(err)
 	}

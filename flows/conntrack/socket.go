@@ -7,6 +7,7 @@ import (
 	"os"
 	"syscall"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,13 +32,19 @@ func openSocket(receiveBuffer int) (*socket, error) {
 	return s, nil
 }
 
-// bind makes a socket that hears the groups and never waits. With a receive buffer
-// beyond net.core.rmem_max it needs CAP_NET_ADMIN over the host, and makes do with that
-// where it has it not.
-func bind(groups uint32, receiveBuffer int) (fd int, err error) {
+// bind makes a socket that hears what the filter lets pass of the groups, and never waits.
+// With a receive buffer beyond net.core.rmem_max it needs CAP_NET_ADMIN over the host, and
+// makes do with that where it has it not.
+func bind(groups uint32, receiveBuffer int, filter ...bpf.Instruction) (fd int, err error) {
 	fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return -1, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	if len(filter) > 0 {
+		if err := attach(fd, filter); err != nil {
+			_ = unix.Close(fd)
+			return -1, err
+		}
 	}
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
 		_ = unix.Close(fd)

@@ -94,7 +94,11 @@ func addresses(vips []vip.VIP) []netip.Addr {
 func (m *mirror) run(ctx context.Context) error {
 	// Before anything is written: the kernel tells the end of an entry only if somebody
 	// listened when it was made.
-	listener, err := conntrack.Listen(m.zone)
+	interest := conntrack.Changes
+	if m.audit != nil {
+		interest = conntrack.Everything
+	}
+	listener, err := conntrack.Listen(m.zone, interest)
 	if err != nil {
 		return err
 	}

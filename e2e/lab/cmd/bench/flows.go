@@ -38,8 +38,10 @@ type replicated struct {
 	holderSeconds, standbySeconds float64 // of processor time, for a crowd more
 	kernelBytes                   float64 // of one entry in the kernel, by its slab
 	catchUp, catchUpCPU           trials
-	overruns, snapshots, refused  uint64
-	terms                         uint64 // how often an election was begun meanwhile
+
+	shortHolder, shortStandby, shortPath trials // seconds of processor time, for shortOnes by packets
+	overruns, snapshots, refused         uint64
+	terms                                uint64 // how often an election was begun meanwhile
 }
 
 // flows measures the replication by putting connections into the holder's kernel
@@ -75,7 +77,7 @@ func (b *bench) flows(ctx context.Context) (_ string, err error) {
 	for _, step := range []struct {
 		name    string
 		measure func(*bench, context.Context, *crowd, *replicated) error
-	}{{"stream", (*bench).stream}, {"hoard", (*bench).hoard}, {"join", (*bench).join}} {
+	}{{"short", (*bench).short}, {"stream", (*bench).stream}, {"hoard", (*bench).hoard}, {"join", (*bench).join}} {
 		if !b.wants(step.name) {
 			continue
 		}
@@ -129,14 +131,7 @@ func crowdFlow(n int) flows.Flow {
 
 // change makes changes in the kernel of a node.
 func (c *crowd) change(j int, changes []flows.Change) error {
-	return c.inside(j, func() error {
-		w, err := conntrack.NewWriter()
-		if err != nil {
-			return err
-		}
-		defer w.Close()
-		return c.scope.Apply(w, changes, func(conntrack.Entry) time.Duration { return time.Hour })
-	})
+	return c.inside(j, func() error { return lab.Track(c.scope, changes) })
 }
 
 func (c *crowd) inside(j int, do func() error) error {

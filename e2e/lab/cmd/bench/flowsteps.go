@@ -26,7 +26,7 @@ func (b *bench) stream(ctx context.Context, c *crowd, r *replicated) error {
 	born := map[flows.Key]time.Time{}
 	var ears *conntrack.Listener
 	if err := c.inside(c.standby, func() (err error) {
-		ears, err = conntrack.Listen(c.scope.Zone)
+		ears, err = conntrack.Listen(c.scope.Zone, conntrack.Everything)
 		return err
 	}); err != nil {
 		return err
@@ -45,7 +45,7 @@ func (b *bench) stream(ctx context.Context, c *crowd, r *replicated) error {
 				if ev.Kind == conntrack.Lost {
 					lost++
 				}
-				if ch, ok := c.scope.Change(ev); ok && ev.Kind == conntrack.New {
+				if ch, ok := c.scope.Change(ev); ok && ev.Kind == conntrack.New { // a standby has it established at once
 					if at, ours := born[ch.Flow.Key]; ours {
 						r.lags.add(now.Sub(at))
 						delete(born, ch.Flow.Key)
@@ -264,6 +264,8 @@ kernel takes an entry in as much. %d event overruns, %d snapshots, %d connection
 		{fmt.Sprintf("new connections a second, of %d asked for", flowRate), fmt.Sprintf("%.0f", r.rate)},
 		{"lag, ms, median / p99 / most", fmt.Sprintf("%.1f / %.1f / %.1f", 1e3*r.lags.median(), 1e3*r.lags.quantile(.99), 1e3*r.lags.quantile(1))},
 		{"processor at that rate, holder / standby, % of one", fmt.Sprintf("%.0f / %.0f", 100*r.holderCPU, 100*r.standbyCPU)},
+		{fmt.Sprintf("processor for %d short connections by packets, holder / standby / packets and both ends, s", shortOnes),
+			fmt.Sprintf("%.2f / %.2f / %.2f", r.shortHolder.median(), r.shortStandby.median(), r.shortPath.median())},
 		{fmt.Sprintf("memory of the program for %d connections more, holder / standby, MB", flowCrowd), fmt.Sprintf("%+.0f / %+.0f", r.holderMB, r.standbyMB)},
 		{fmt.Sprintf("processor for %d connections more, holder / standby, s", flowCrowd), fmt.Sprintf("%.1f / %.1f", r.holderSeconds, r.standbySeconds)},
 		{"memory of a connection in a kernel, bytes", fmt.Sprintf("%.0f", r.kernelBytes)},
