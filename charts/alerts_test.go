@@ -50,14 +50,18 @@ func promtool(t *testing.T, args ...string) {
 	}
 }
 
-// The threshold, window and aggregation of each rule have a case on either side.
+// The threshold, window and aggregation of each rule have a case on either side, and each ends
+// with its cause.
 func TestAlertsFireOnWhatTheyAreFor(t *testing.T) {
 	promtool(t, "check", "rules", alertsFile)
-	promtool(t, "test", "rules", "testdata/alerts_test.yaml")
+	promtool(t, "test", "rules", "testdata/alerts_test.yaml", "testdata/alerts_seconds_test.yaml")
 	tried := page(t, "testdata/alerts_test.yaml")
 	for _, r := range alerts(t, page(t, alertsFile)).Groups[0].Rules {
 		if !strings.Contains(tried, `alertname="`+r.Alert+`"`) {
 			t.Errorf("testdata/alerts_test.yaml never sees %s fire", r.Alert)
+		}
+		if !strings.Contains(tried, `{alertname="`+r.Alert+`"}`) {
+			t.Errorf("testdata/alerts_test.yaml never sees %s end", r.Alert)
 		}
 	}
 }
