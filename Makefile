@@ -5,8 +5,8 @@ BIN       := bin
 PACKAGES  := iptables ipset nftables iproute2 conntrack iputils-ping procps $(if $(RACE),gcc libc6-dev)
 COMMANDS  := iptables-nft iptables-legacy ipset nft ip conntrack ping sysctl $(if $(RACE),gcc)
 # What a cluster of the tests runs besides.
-PACKAGES_E2E := prometheus containerd runc containernetworking-plugins debootstrap util-linux
-COMMANDS_E2E := promtool containerd runc /usr/lib/cni/bridge debootstrap nsenter
+PACKAGES_E2E := prometheus chromium fonts-dejavu-core containerd runc containernetworking-plugins debootstrap util-linux
+COMMANDS_E2E := prometheus promtool chromium containerd runc /usr/lib/cni/bridge debootstrap nsenter
 LINT      := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 CONTROLLER_GEN := sigs.k8s.io/controller-tools/cmd/controller-gen@v0.23.0
 VULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0

@@ -130,13 +130,19 @@ func ground(t *testing.T, p *chromium.Page) (bright int) {
 	return bright
 }
 
-// picture writes what the page looks like into docs/, where that is wanted.
+// picture keeps what the page looks like.
 func picture(t *testing.T, p *chromium.Page, name string) {
 	t.Helper()
 	shot, err := p.Screenshot()
 	if err != nil {
 		t.Fatal(err)
 	}
+	keep(t, shot, name)
+}
+
+// keep writes a picture into docs/, where that is wanted.
+func keep(t *testing.T, shot []byte, name string) {
+	t.Helper()
 	if len(shot) < 10_000 {
 		t.Errorf("%s has %d bytes: it is empty", name, len(shot))
 	}

@@ -35,8 +35,9 @@ type Browser struct {
 	mu      sync.Mutex
 	last    int
 	waiting map[int]chan answer
-	closed  error // why there is no answer any more
-	said    map[string][]string
+	closed  error               // why there is no answer any more
+	said    map[string][]string // by session
+	asked   map[string][]string
 }
 
 type answer struct {
@@ -48,25 +49,31 @@ type answer struct {
 	Error     *struct{ Message string }
 }
 
-// Test gives the test a browser that ends with it. Without Chromium it skips, saying so.
-func Test(t testing.TB, command Command) *Browser {
+// Need gives Chromium's path, or skips where it is not installed, saying so.
+func Need(t testing.TB) string {
 	t.Helper()
 	for _, name := range names {
 		if path, err := exec.LookPath(name); err == nil {
-			b, err := start(path, command)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				if err := b.Close(); err != nil {
-					t.Errorf("end Chromium: %v", err)
-				}
-			})
-			return b
+			return path
 		}
 	}
 	t.Skip("needs Chromium: install the packages chromium and fonts-dejavu-core")
-	return nil
+	return ""
+}
+
+// Test gives the test a browser that ends with it.
+func Test(t testing.TB, command Command) *Browser {
+	t.Helper()
+	b, err := start(Need(t), command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Errorf("end Chromium: %v", err)
+		}
+	})
+	return b
 }
 
 func start(path string, command Command) (*Browser, error) {
@@ -82,7 +89,7 @@ func start(path string, command Command) (*Browser, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Browser{to: to, folder: folder, ended: make(chan struct{}), waiting: map[int]chan answer{}, said: map[string][]string{}}
+	b := &Browser{to: to, folder: folder, ended: make(chan struct{}), waiting: map[int]chan answer{}, said: map[string][]string{}, asked: map[string][]string{}}
 	// Pages under test are ours, and root has no other way to run it.
 	b.cmd = command(path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars",
 		"--disable-background-networking", "--disable-component-update", "--disable-extensions", "--force-color-profile=srgb",

@@ -3,12 +3,15 @@ package chromium
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
 // Page is one tab.
 type Page struct {
 	browser *Browser
+	target  string
 	session string
 }
 
@@ -23,13 +26,18 @@ func (b *Browser) Open(url string) (*Page, error) {
 	if err := b.call("", "Target.attachToTarget", map[string]any{"targetId": target.TargetID, "flatten": true}, &attached); err != nil {
 		return nil, err
 	}
-	p := &Page{browser: b, session: attached.SessionID}
-	for _, domain := range []string{"Runtime.enable", "Log.enable", "Page.enable"} {
+	p := &Page{browser: b, target: target.TargetID, session: attached.SessionID}
+	for _, domain := range []string{"Runtime.enable", "Log.enable", "Page.enable", "Network.enable"} {
 		if err := p.call(domain, map[string]any{}, nil); err != nil {
 			return nil, err
 		}
 	}
 	return p, p.Go(url)
+}
+
+// Close closes the tab.
+func (p *Page) Close() error {
+	return p.browser.call("", "Target.closeTarget", map[string]any{"targetId": p.target}, nil)
 }
 
 // Go loads a URL.
@@ -113,16 +121,29 @@ func (p *Page) Screenshot() ([]byte, error) {
 func (p *Page) Complaints() []string {
 	p.browser.mu.Lock()
 	defer p.browser.mu.Unlock()
-	return append([]string(nil), p.browser.said[p.session]...)
+	return slices.Clone(p.browser.said[p.session])
+}
+
+// Requests are the URLs that the page asked for so far, its own first. Those of data are
+// none.
+func (p *Page) Requests() []string {
+	p.browser.mu.Lock()
+	defer p.browser.mu.Unlock()
+	return slices.Clone(p.browser.asked[p.session])
 }
 
 func (p *Page) call(method string, params, result any) error {
 	return p.browser.call(p.session, method, params, result)
 }
 
-// note keeps what the browser complains of. The caller has the lock.
+// note keeps what the browser asks for and complains of. The caller has the lock.
 func (b *Browser) note(a answer) {
 	switch a.Method {
+	case "Network.requestWillBeSent":
+		var sent struct{ Request struct{ URL string } }
+		if err := json.Unmarshal(a.Params, &sent); err != nil || !strings.HasPrefix(sent.Request.URL, "data:") {
+			b.asked[a.SessionID] = append(b.asked[a.SessionID], sent.Request.URL)
+		}
 	case "Runtime.exceptionThrown", "Log.entryAdded":
 		var log struct{ Entry struct{ Level string } }
 		if json.Unmarshal(a.Params, &log) == nil && log.Entry.Level != "" && log.Entry.Level != "error" {

@@ -78,6 +78,23 @@ func Read(file string, variables map[string]string) (d Dashboard, err error) {
 	return d, nil
 }
 
+// Empty are the expressions, by their panel's title, that nothing answers in the span.
+func (d Dashboard) Empty(p Asked, span Span) (map[string][]string, error) {
+	empty := map[string][]string{}
+	for _, panel := range d.Panels {
+		for _, t := range panel.Targets {
+			found, err := p.Range(t.Expr, span.From, span.To, span.Step)
+			if err != nil {
+				return nil, fmt.Errorf("panel %q: %w", panel.Title, err)
+			}
+			if len(found) == 0 {
+				empty[panel.Title] = append(empty[panel.Title], t.Expr)
+			}
+		}
+	}
+	return empty, nil
+}
+
 var placeholder = regexp.MustCompile(`\{\{\s*(\w+)\s*\}\}`)
 
 // name of a series, by the target's pattern.

@@ -58,8 +58,8 @@ func (w *world) watched() {
 	}
 }
 
-// dashboard is a command that runs, and a browser on the same host.
-type dashboard struct {
+// forward is a command that runs, and a browser on the same host.
+type forward struct {
 	url     string
 	browser *http.Client
 	ctx     context.Context
@@ -67,7 +67,7 @@ type dashboard struct {
 }
 
 // dashboard opens the way to a gateway.
-func (w *world) dashboard(gateway string) dashboard {
+func (w *world) dashboard(gateway string) forward {
 	w.t.Helper()
 	cmd := w.API.Shell(w.API.Tool("kubectl"), "sallyport", "dashboard", "--kubeconfig", w.API.Kubeconfig, "--gateway", gateway)
 	out, err := cmd.StdoutPipe()
@@ -82,7 +82,7 @@ func (w *world) dashboard(gateway string) dashboard {
 		w.t.Fatalf("kubectl sallyport dashboard prints no URL: %v: %s", <-ended, said.String())
 	}
 	w.t.Cleanup(func() { _ = cmd.Process.Kill() }) // of a scenario that failed
-	return dashboard{strings.TrimSpace(line), &http.Client{Transport: &http.Transport{DialContext: w.API.Dial, DisableKeepAlives: true}}, w.ctx, func() error {
+	return forward{strings.TrimSpace(line), &http.Client{Transport: &http.Transport{DialContext: w.API.Dial, DisableKeepAlives: true}}, w.ctx, func() error {
 		if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 			return fmt.Errorf("end kubectl sallyport dashboard: %w", err)
 		}
@@ -94,7 +94,7 @@ func (w *world) dashboard(gateway string) dashboard {
 }
 
 // open asks the page's host; the caller closes what it says.
-func (d dashboard) open(ctx context.Context, path string) (io.ReadCloser, error) {
+func (d forward) open(ctx context.Context, path string) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+path, nil)
 	if err != nil {
 		return nil, err
@@ -112,7 +112,7 @@ func (d dashboard) open(ctx context.Context, path string) (io.ReadCloser, error)
 }
 
 // document is the page itself.
-func (d dashboard) document() (string, error) {
+func (d forward) document() (string, error) {
 	ctx, cancel := context.WithTimeout(d.ctx, patience)
 	defer cancel()
 	body, err := d.open(ctx, "")
@@ -125,7 +125,7 @@ func (d dashboard) document() (string, error) {
 }
 
 // view is the first that the page is told.
-func (d dashboard) view() (page.View, error) {
+func (d forward) view() (page.View, error) {
 	var message struct{ View page.View }
 	ctx, cancel := context.WithTimeout(d.ctx, patience)
 	defer cancel()

@@ -6,8 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport/sallyport/e2e/chromium"
 	"github.com/sallyport/sallyport/e2e/cluster"
 	"github.com/sallyport/sallyport/e2e/lab"
+	"github.com/sallyport/sallyport/e2e/prometheus"
 )
 
 // faults are what happens to clusters. Each strikes under traffic, sees that what is to
@@ -30,9 +32,12 @@ var faults = []struct {
 // do two hold it. Each leaves the cluster healthy, and pods made after it are steered. The
 // partner admits whom its firewall was told of, all the time.
 func TestFaults(t *testing.T) {
+	chromium.Need(t)
+	prometheus.Need(t, "prometheus")
 	t.Parallel()
 	w := start(t, cluster.Options{})
-	w.install(slow, offered)
+	w.apply(operators)
+	w.install(append([]string{slow, offered}, observed...)...)
 	w.apply(payments)
 	w.kubectl("wait", "egressroute/payments", "--for=condition=Programmed", "--timeout", patience.String())
 	g := w.guard()
@@ -57,11 +62,16 @@ func TestFaults(t *testing.T) {
 
 func powerCut(w *guarded, l *load, holder int) {
 	rest := w.Lab.Others(holder)
+	v := w.viewed(l, rest[0])
+	v.admitted(rest[1])
+	m := w.monitored()
 	_, err := w.PowerCut(holder)
 	w.must(err)
 	heir := w.holder(rest...)
 	l.goesOn(rest...)
 	w.reported(heir)
+	v.holder()
+	m.misses(heir)
 	w.must(w.PowerOn(holder))
 	w.healthy()
 	if now := w.holder(w.everyNode()...); now != heir {
@@ -72,6 +82,10 @@ func powerCut(w *guarded, l *load, holder int) {
 	w.seen(l.app, asVIP)
 	l.kept(rest...)
 	w.noLeak()
+	v.mended()
+	m.mended()
+	m.drawn(v.browser)
+	w.kubectl("delete", "egressroute", "guarded")
 }
 
 // A dead kubelet says nothing of the node's pods: nobody may end their connections, or
@@ -187,7 +201,7 @@ func etcdRestarted(w *guarded, l *load, _ int) {
 
 func helmUpgrade(w *guarded, l *load, _ int) {
 	before := time.Now()
-	w.helm("upgrade", slow, offered, "logLevel=debug")
+	w.helm("upgrade", append([]string{slow, offered, "logLevel=debug"}, observed...)...)
 	for _, j := range w.everyNode() {
 		w.restarted(lab.Gateway, j, before, true)
 		w.restarted(lab.Agent, j, before, true)

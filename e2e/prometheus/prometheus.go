@@ -27,13 +27,20 @@ type Options struct {
 	// Command makes its program ready to be started, where it is to be.
 	Command func(name string, args ...string) *exec.Cmd
 	Fetch   Fetch
-	// Targets that it scrapes, as ADDRESS:PORT, under one job.
-	Job     string
-	Targets []string
+	// Scrape is what it scrapes.
+	Scrape ScrapeConfig
 	// Rules are files of alerts.
 	Rules []string
 	// Every so often it scrapes, and judges the rules.
 	Every time.Duration
+}
+
+// ScrapeConfig is one of prometheus.yml.
+type ScrapeConfig map[string]any
+
+// Static scrapes targets, as ADDRESS:PORT, under one job.
+func Static(job string, targets []string) ScrapeConfig {
+	return ScrapeConfig{"job_name": job, "static_configs": []any{map[string]any{"targets": targets}}}
 }
 
 // Server is one that runs.
@@ -97,11 +104,9 @@ func configure(dir string, o Options) (file string, err error) {
 		rules = append(rules, r)
 	}
 	text, err := yaml.Marshal(map[string]any{
-		"global":     map[string]any{"scrape_interval": o.Every.String(), "scrape_timeout": o.Every.String(), "evaluation_interval": o.Every.String()},
-		"rule_files": rules,
-		"scrape_configs": []any{map[string]any{
-			"job_name": o.Job, "static_configs": []any{map[string]any{"targets": o.Targets}},
-		}},
+		"global":         map[string]any{"scrape_interval": o.Every.String(), "scrape_timeout": o.Every.String(), "evaluation_interval": o.Every.String()},
+		"rule_files":     rules,
+		"scrape_configs": []ScrapeConfig{o.Scrape},
 	})
 	if err != nil {
 		return "", fmt.Errorf("configure: %w", err)
