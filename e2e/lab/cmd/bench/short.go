@@ -40,7 +40,7 @@ func (b *bench) short(ctx context.Context, c *crowd, r *replicated) error {
 			return err
 		}
 		began := time.Now()
-		if err := c.w.connectMany(ctx, from, shortOnes); err != nil {
+		if err := c.w.connectMany(ctx, from); err != nil {
 			return err
 		}
 		took := time.Since(began)
@@ -74,8 +74,8 @@ func (c *crowd) worked() (u usage, path float64, err error) {
 	return u, time.Duration(own.Stime.Nano()).Seconds(), nil
 }
 
-// connectMany opens n connections, a few at a time.
-func (w *world) connectMany(ctx context.Context, from string, n int64) error {
+// connectMany opens shortOnes connections, a few at a time.
+func (w *world) connectMany(ctx context.Context, from string) error {
 	ns, err := w.Namespace(from)
 	if err != nil {
 		return err
@@ -85,7 +85,7 @@ func (w *world) connectMany(ctx context.Context, from string, n int64) error {
 	for range dialers {
 		g.Go(func() error {
 			return ns.Do(func() error {
-				for begun.Add(1) <= n && ctx.Err() == nil {
+				for begun.Add(1) <= shortOnes && ctx.Err() == nil {
 					if err := connectOnce(partnerPort(acceptPort)); err != nil {
 						return err
 					}
