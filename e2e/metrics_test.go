@@ -349,6 +349,9 @@ func TestAPriorityThatWasNotRaisedIsWarnedOf(t *testing.T) {
 	if !regexp.MustCompile(`(?m)^sallyport_build_info\{.*priority="(normal|nice [1-9]\d*): CAP_SYS_NICE missing"`).Match(body) {
 		t.Error("sallyport_build_info does not say that the priority is normal")
 	}
+	if !regexp.MustCompile(`(?m)^sallyport_priority_raised 0$`).Match(body) {
+		t.Error("sallyport_priority_raised does not say that it was refused")
+	}
 	ns, err := w.Namespace("n1")
 	w.must(err)
 	said, err := ns.Command(binary, "doctor", "--http", lab.GatewayHTTP).CombinedOutput()

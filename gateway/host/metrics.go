@@ -87,6 +87,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	descInfo        = desc("build_info", "Always 1.", "program", "version", "node", "netfilter", "priority")
+	descPriority    = desc("priority_raised", "1 while the gateway is scheduled before other programs as it is to be, 0 where that was refused.")
 	descLive        = desc("view_live", "1 when the view is the source's, 0 while it is the one saved by an earlier run.")
 	descAge         = desc("view_age_seconds", "For how long the source has not given a view that is whole: next to nothing while it does.")
 	descWithout     = desc("vip_without_holder_seconds_total", "Time in which this replica knew of no holder.", "vip")
@@ -113,7 +114,7 @@ var (
 type statusCollector struct{ program Program }
 
 func (c statusCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descInfo, descLive, descAge, descWithout, descFailover, descFailoverAt, descDuplicates, descPods, descHolder, descHeld, descTerm, descTransitions,
+	for _, d := range []*prometheus.Desc{descInfo, descPriority, descLive, descAge, descWithout, descFailover, descFailoverAt, descDuplicates, descPods, descHolder, descHeld, descTerm, descTransitions,
 		descLease, descRTT, descReplicas, descVoters, descPackets, descBytes, descDropped, descKeptOut, descProblems} {
 		ch <- d
 	}
@@ -133,6 +134,9 @@ func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
 	gauge(descInfo, 1, s.Program, s.Version, s.Node, s.Netfilter, s.Priority)
+	if s.Priority != "" {
+		gauge(descPriority, flag(!s.PriorityRefused))
+	}
 	gauge(descLive, flag(s.Live))
 	if s.ViewAgeSeconds != nil {
 		gauge(descAge, *s.ViewAgeSeconds)

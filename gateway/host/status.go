@@ -19,6 +19,8 @@ type Status struct {
 	// Priority is the scheduling that a gateway runs under, Timing its profile.
 	Priority string `json:"priority,omitempty"`
 	Timing   string `json:"timing,omitempty"`
+	// PriorityRefused tells that a gateway has not the one that it is to have.
+	PriorityRefused bool `json:"priorityRefused,omitempty"`
 	// Live is false while the view is the one saved by an earlier run.
 	Live bool `json:"live"`
 	// ViewAgeSeconds is for how long the source has not given a view that is whole; nil: it

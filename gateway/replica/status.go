@@ -24,7 +24,7 @@ func (r *Replica) Status(ctx context.Context) host.Status {
 	r.mu.Lock()
 	s := host.Status{
 		Program: "gateway", Name: r.cfg.Gossip.Name, Node: r.cfg.NodeName, Version: r.cfg.Version, Started: r.started,
-		Netfilter: r.filter.Name, Priority: r.priority, Timing: r.cfg.Timing, Live: r.view.Live(),
+		Netfilter: r.filter.Name, Priority: r.priority, PriorityRefused: !r.raised, Timing: r.cfg.Timing, Live: r.view.Live(),
 		Apply: r.applied.Last(), Problems: slices.Concat(r.problems, r.view.Problems()), Dropped: map[string]netfilter.Counts{},
 	}
 	plan := r.plan
