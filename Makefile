@@ -44,7 +44,7 @@ test: root deps build ## Run all tests (root: they make network namespaces)
 e2e: root deps-e2e build ## Run all tests that need Kubernetes (builds it first, once: 6 minutes on 2 cores)
 	@programs=$$($(BIN)/cluster bin) && SALLYPORT_CLUSTER_BIN=$$programs HELM=$$programs/helm SALLYPORT_BIN=$(CURDIR)/$(BIN)/sallyport \
 	  sh -c "$(GO) test $(TESTFLAGS) -count 1 -p 1 -timeout 20m ./charts/... ./e2e/cluster/... ./e2e/kube/... && \
-	  $(GO) test $(TESTFLAGS) -count 1 -timeout 40m -run '$(SCENARIOS)' ./e2e/k8s"
+	  $(GO) test $(TESTFLAGS) -count 1 -parallel 1 -timeout 40m -run '$(SCENARIOS)' ./e2e/k8s"
 
 helm: build ## Build Helm, with the other programs of the test cluster, and print where it is
 	@echo $$($(BIN)/cluster bin)/helm
