@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/tunnel"
+	"github.com/sallyport/sallyport/vip"
 )
 
 // Find reads from the kernel what the programs have built in.
@@ -87,4 +88,51 @@ func fit() (map[int]bool, error) {
 		}
 	}
 	return fits, nil
+}
+
+// FindFront reads from the kernel what a gateway's programs have built in. A VIP of which an interface is
+// not Ethernet, or has filters of somebody else where packets come in, is left to the slow path.
+func FindFront(c tunnel.Config, local netip.Addr, vips []vip.VIP) (Front, error) {
+	d, err := Find(c, local)
+	g := Front{Device: d}
+	if err != nil {
+		return g, err
+	}
+	if d.Underlay == 0 {
+		return g, fmt.Errorf("%s is on no Ethernet interface, or the host has IPsec policies", local)
+	}
+	queues, err := netlink.QdiscList(nil)
+	if err != nil {
+		return g, fmt.Errorf("list queueing disciplines: %w", err)
+	}
+	filtered := map[int]bool{}
+	for _, q := range queues {
+		filtered[q.Attrs().LinkIndex] = filtered[q.Attrs().LinkIndex] || q.Type() == "ingress" || q.Type() == "clsact"
+	}
+	index := func(name string) (int, error) {
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			return 0, fmt.Errorf("find %s: %w", name, err)
+		}
+		if at := l.Attrs(); at.EncapType == "ether" && at.Flags&net.FlagLoopback == 0 && !filtered[at.Index] {
+			return at.Index, nil
+		}
+		return 0, nil
+	}
+	for _, v := range vips {
+		a := Address{VIP: v.Addr, Inside: v.Inside()}
+		if a.Outer, err = index(v.Interface); err != nil {
+			return g, err
+		}
+		a.Inner = a.Outer
+		if v.Via.IsValid() {
+			if a.Inner, err = index(v.ViaInterface); err != nil {
+				return g, err
+			}
+		}
+		if v.Addr.Is4() && a.Outer != 0 && a.Inner != 0 {
+			g.VIPs = append(g.VIPs, a)
+		}
+	}
+	return g, nil
 }

@@ -1,6 +1,8 @@
 package tcx
 
 import (
+	"encoding/binary"
+
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 )
@@ -38,6 +40,33 @@ func fromTunnel(k kernel) asm.Instructions {
 // kernel put together, keeps its marks of a tunnel when it is opened here, and is
 // left to the tunnel device.
 func fromWire(k kernel, d Device) asm.Instructions {
+	const ip = ethernet
+	p := inTunnelPacket(d)
+	local := d.Local.As4()
+	p = append(p,
+		asm.LoadMem(asm.R1, asm.R7, ip+16, asm.Word),
+		asm.JNE.Imm32(asm.R1, int32(binary.NativeEndian.Uint32(local[:])), "next"),
+		asm.LoadMem(asm.R1, asm.R7, ip+12, asm.Word),
+		asm.StoreMem(asm.RFP, onStackCounter, asm.R1, asm.Word),
+	)
+	p = append(p, onMap(asm.FnMapLookupElem, k.peers, onStackCounter)...)
+	p = append(p, asm.JEq.Imm(asm.R0, 0, "next"))
+	p = append(p, flowOf(onWire, true)...)
+	p = append(p, known(k)...)
+	p = append(p, confirmed()...)
+	p = append(p,
+		asm.LoadMem(asm.R1, asm.R8, flowReplied, asm.Byte),
+		asm.JEq.Imm(asm.R1, 0, "next"),
+	)
+	p = append(p, forwarded(onWire)...)
+	p = append(p, count(k, intoPods, onWire)...)
+	p = append(p, unwrapped()...)
+	p = append(p, toPod()...)
+	return append(p, end(k, true, true)...)
+}
+
+// inTunnelPacket goes on with what the tunnel carries, in one packet of its own.
+func inTunnelPacket(d Device) asm.Instructions {
 	const ip, datagram, tunnel = ethernet, ethernet + ipv4, ethernet + ipv4 + udp
 	p := append(asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
@@ -63,34 +92,19 @@ func fromWire(k kernel, d Device) asm.Instructions {
 	for i, v := range gpeHeader(d) {
 		is(tunnel+int16(2*i), v)
 	}
-	local := d.Local.As4()
-	is(ip+16, uint16(local[0])<<8|uint16(local[1]))
-	is(ip+18, uint16(local[2])<<8|uint16(local[3]))
-	p = append(p,
-		asm.LoadMem(asm.R1, asm.R7, ip+12, asm.Word),
-		asm.StoreMem(asm.RFP, onStackCounter, asm.R1, asm.Word),
-	)
-	p = append(p, onMap(asm.FnMapLookupElem, k.peers, onStackCounter)...)
-	p = append(p, asm.JEq.Imm(asm.R0, 0, "next"))
-	p = append(p, flowOf(onWire, true)...)
-	p = append(p, known(k)...)
-	p = append(p, confirmed()...)
-	p = append(p,
-		asm.LoadMem(asm.R1, asm.R8, flowReplied, asm.Byte),
-		asm.JEq.Imm(asm.R1, 0, "next"),
-	)
-	p = append(p, forwarded(onWire)...)
-	p = append(p, count(k, intoPods, onWire)...)
-	p = append(p,
+	return p
+}
+
+// unwrapped takes the tunnel's headers off, but for that of Ethernet.
+func unwrapped() asm.Instructions {
+	return asm.Instructions{
 		asm.Mov.Reg(asm.R1, asm.R6),
 		asm.Mov.Imm(asm.R2, -around),
 		asm.Mov.Imm(asm.R3, roomAtMAC),
 		asm.Mov.Imm(asm.R4, fixedGSO),
 		asm.FnSkbAdjustRoom.Call(),
 		asm.JNE.Imm(asm.R0, 0, "drop"),
-	)
-	p = append(p, toPod()...)
-	return append(p, end(k, true, true)...)
+	}
 }
 
 // confirmed goes on with a fresh flow that was seen at its pod's interface as it is: one

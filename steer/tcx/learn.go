@@ -21,15 +21,9 @@ func learn(k kernel, d Device) asm.Instructions {
 	p = append(p, labelled("parsed", onMap(asm.FnMapLookupElem, k.homes, onStackKey))...)
 	p = append(p,
 		asm.JEq.Imm(asm.R0, 0, "next"), // no pod's of this node, but a reply of a gateway on it
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, onStackTunnel),
-		asm.Mov.Imm(asm.R3, tunnelKeySize),
-		asm.Mov.Imm(asm.R4, 0),
-		asm.FnSkbGetTunnelKey.Call(),
-		asm.JNE.Imm(asm.R0, 0, "next"),
-		asm.LoadMem(asm.R1, asm.RFP, onStackTunnel, asm.Word),
-		asm.JNE.Imm(asm.R1, int32(d.VNI), "next"),
+	)
+	p = append(p, tunnelKey(d)...)
+	p = append(p,
 		asm.FnKtimeGetCoarseNs.Call(),
 		asm.Mov.Reg(asm.R9, asm.R0),
 		asm.Add.Imm(asm.R9, int32(lease)),

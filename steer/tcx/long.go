@@ -28,18 +28,20 @@ func (p *Path) Long() (Flow, error) {
 	if err != nil {
 		return Flow{}, fmt.Errorf("hear of long connections: %w", err)
 	}
+	return k.flow(), nil
+}
+
+func (k key) flow() Flow {
 	end := func(addr [4]byte, port [2]byte) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4(addr), binary.BigEndian.Uint16(port[:]))
 	}
-	return Flow{Src: end(k.Src, k.SrcPort), Dst: end(k.Dst, k.DstPort)}, nil
+	return Flow{Src: end(k.Src, k.SrcPort), Dst: end(k.Dst, k.DstPort)}
 }
 
 // Let a connection go beside netfilter, now that tracking bears it. One that the programs
 // know no more stays unknown.
 func (p *Path) Let(f Flow) error {
-	k := key{Src: f.Src.Addr().As4(), Dst: f.Dst.Addr().As4(), Protocol: tcpProtocol}
-	binary.BigEndian.PutUint16(k.SrcPort[:], f.Src.Port())
-	binary.BigEndian.PutUint16(k.DstPort[:], f.Dst.Port())
+	k := keyOf(tcpProtocol, f.Src, f.Dst)
 	var v flow
 	err := p.kernel.flows.Lookup(k, &v)
 	if err == nil && v.Open == 0 {

@@ -45,35 +45,37 @@ func fromPod(k kernel, d Device) asm.Instructions {
 		asm.JNE.Reg(asm.R1, asm.R2, "elsewhere"),
 	)
 	p = append(p, fresh()...)
-	p = append(p,
-		asm.LoadMem(asm.R1, asm.R6, skbLen, asm.Word),
-		asm.JGT.Imm(asm.R1, mostSize, "next"),
-		asm.Sub.Imm(asm.R1, ethernet),
-		asm.LoadMem(asm.R2, asm.R6, skbGSOSize, asm.Word),
-		asm.JEq.Imm(asm.R2, 0, "size"),
-		asm.Mov.Reg(asm.R1, asm.R9), // of a large packet, each that it is made of
-		asm.Add.Reg(asm.R1, asm.R2),
-		asm.JGT.Imm(asm.R1, int32(d.MTU), "next").WithSymbol("size"),
-		asm.LoadMem(asm.R9, asm.R7, ethernet+1, asm.Byte),
-		asm.And.Imm(asm.R9, 3), // congestion is told outside as well, RFC 6040
-		asm.JNE.Imm(asm.R9, 3, "congestion"),
-		asm.Mov.Imm(asm.R9, 2),
-	)
+	p = append(p, fits(d)...)
 	p = append(p, labelled("congestion", forwarded(ethernet))...)
 	p = append(p, count(k, outOfPods, ethernet)...)
 	if d.Underlay != 0 {
-		p = append(p, direct(d)...)
+		// A VIP that moves, or is this host's own, is the slow path's or the device's matter.
+		p = append(p, byUnderlay(d, "by-device")...)
+		p = append(p, wrapped(d)...)
 	}
 	p = append(p, byDevice(d)...)
 	p = append(p, elsewhere(k)...)
 	return append(p, end(k, true, true)...)
 }
 
-// direct writes the tunnel's headers and sends by the underlay, past the host's netfilter,
-// which has nothing to say to tunnel packets of the host's own. The kernel's routes and
-// neighbours say by which way at this moment: a VIP that moves, or is this host's own,
-// is the slow path's or the device's matter.
-func direct(d Device) asm.Instructions {
+// fits goes on at "congestion" with a packet for which the tunnel has room, and what is to be told
+// of congestion in R9.
+func fits(d Device) asm.Instructions {
+	return append(append(asm.Instructions{
+		asm.LoadMem(asm.R1, asm.R6, skbLen, asm.Word),
+		asm.JGT.Imm(asm.R1, mostSize, "next"),
+	}, size(ethernet)...),
+		asm.JGT.Imm(asm.R1, int32(d.MTU), "next"),
+		asm.LoadMem(asm.R9, asm.R7, ethernet+1, asm.Byte),
+		asm.And.Imm(asm.R9, 3), // congestion is told outside as well, RFC 6040
+		asm.JNE.Imm(asm.R9, 3, "congestion"),
+		asm.Mov.Imm(asm.R9, 2),
+	)
+}
+
+// byUnderlay goes on where the kernel's routes and neighbours lead to the flow's end of the tunnel
+// by the underlay at this moment, and otherwise elsewhere. The packet is as it was.
+func byUnderlay(d Device, otherwise string) asm.Instructions {
 	var p asm.Instructions
 	p = append(p, asm.Mov.Imm(asm.R1, 0))
 	for at := int16(0); at < fibSize; at += 8 {
@@ -101,12 +103,17 @@ func direct(d Device) asm.Instructions {
 		asm.Mov.Imm(asm.R3, fibSize),
 		asm.Mov.Imm(asm.R4, 0),
 		asm.FnFibLookup.Call(),
-		asm.JNE.Imm(asm.R0, 0, "by-device"),
+		asm.JNE.Imm(asm.R0, 0, otherwise),
 		asm.LoadMem(asm.R1, asm.RFP, onStackFIB+fibInterface, asm.Word),
-		asm.JNE.Imm(asm.R1, int32(d.Underlay), "by-device"),
+		asm.JNE.Imm(asm.R1, int32(d.Underlay), otherwise),
 	)
-	p = append(p, sourcePort(d)...)
-	p = append(p,
+	return p
+}
+
+// wrapped writes the tunnel's headers, with the congestion in R9, and sends by the underlay, past
+// the host's netfilter, which has nothing to say to tunnel packets of the host's own.
+func wrapped(d Device) asm.Instructions {
+	p := append(sourcePort(d),
 		asm.FnGetPrandomU32.Call(),
 		asm.StoreMem(asm.RFP, onStackOuter+ethernet+4, asm.R0, asm.Half), // the identification
 		asm.Mov.Reg(asm.R1, asm.R6),

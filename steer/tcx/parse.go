@@ -211,11 +211,28 @@ func forwarded(at int16) asm.Instructions {
 	)
 }
 
+// size of a packet whose IP header is at a place, and of headers in R9, into R1: of a large one, that of
+// each that it is made of.
+func size(at int32) asm.Instructions {
+	return asm.Instructions{
+		asm.LoadMem(asm.R1, asm.R6, skbLen, asm.Word),
+		asm.Sub.Imm(asm.R1, at),
+		asm.LoadMem(asm.R2, asm.R6, skbGSOSize, asm.Word),
+		asm.JEq.Imm(asm.R2, 0, "size"),
+		asm.Mov.Reg(asm.R1, asm.R9),
+		asm.Add.Reg(asm.R1, asm.R2),
+		asm.Mov.Reg(asm.R1, asm.R1).WithSymbol("size"),
+	}
+}
+
 // count a packet whose IP header is at a place.
 func count(k kernel, direction, at int32) asm.Instructions {
-	p := asm.Instructions{asm.StoreImm(asm.RFP, onStackCounter, int64(direction), asm.Word)}
-	p = append(p, onMap(asm.FnMapLookupElem, k.counts, onStackCounter)...)
-	return append(p,
+	return append(asm.Instructions{asm.StoreImm(asm.RFP, onStackCounter, int64(direction), asm.Word)}, counted(k.counts, at)...)
+}
+
+// counted adds a packet to the counter whose number is on the stack.
+func counted(counts *ebpf.Map, at int32) asm.Instructions {
+	return append(onMap(asm.FnMapLookupElem, counts, onStackCounter),
 		asm.JEq.Imm(asm.R0, 0, "drop"),
 		asm.LoadMem(asm.R1, asm.R6, skbGSOSegs, asm.Word),
 		asm.JNE.Imm(asm.R1, 0, "segments"),

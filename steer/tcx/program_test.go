@@ -39,7 +39,7 @@ sysctl -qw net.ipv4.ip_forward=1`
 
 var (
 	podAddr = netip.MustParseAddr("10.9.0.2")
-	vip     = netip.MustParseAddr("192.0.2.10")
+	theVIP  = netip.MustParseAddr("192.0.2.10")
 	nodeIP  = netip.MustParseAddr("192.0.2.1")
 	podMAC  = net.HardwareAddr{2, 0, 0, 0, 2, 2}
 	hostMAC = net.HardwareAddr{2, 0, 0, 0, 2, 1}
@@ -74,7 +74,7 @@ func open(t *testing.T) (*Path, int) {
 }
 
 func state(pod int) State {
-	return State{Homes: map[netip.Addr]int{podAddr: pod}, Remotes: []netip.Addr{vip}, Peers: []netip.Addr{vip}}
+	return State{Homes: map[netip.Addr]int{podAddr: pod}, Remotes: []netip.Addr{theVIP}, Peers: []netip.Addr{theVIP}}
 }
 
 func remote(a netip.Addr) uint32 { b := a.As4(); return binary.BigEndian.Uint32(b[:]) }
@@ -82,7 +82,7 @@ func remote(a netip.Addr) uint32 { b := a.As4(); return binary.BigEndian.Uint32(
 // put makes a flow fresh for ever, or not.
 func (p *Path) put(t *testing.T, k key, pod int, change func(*flow)) {
 	t.Helper()
-	f := flow{Until: 1 << 62, Remote: remote(vip), Local: remote(nodeIP), Interface: uint32(pod), Open: 1, Replied: 1}
+	f := flow{Until: 1 << 62, Remote: remote(theVIP), Local: remote(nodeIP), Interface: uint32(pod), Open: 1, Replied: 1}
 	change(&f)
 	if err := p.kernel.flows.Put(k, f); err != nil {
 		t.Fatal(err)

@@ -9,7 +9,6 @@
 package tcx
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -98,18 +97,25 @@ func load(name string, at ebpf.AttachType, code asm.Instructions) (*ebpf.Program
 	return p, nil
 }
 
-func (p *Path) attach(name string, at ebpf.AttachType, index int, code asm.Instructions) error {
+func attach(name string, at ebpf.AttachType, index int, code asm.Instructions) (link.Link, error) {
 	prog, err := load(name, at, code)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer prog.Close() // the link keeps it
 	l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: prog, Attach: at})
 	if err != nil {
-		return fmt.Errorf("attach a BPF program to interface %d: %w", index, err)
+		return nil, fmt.Errorf("attach a BPF program to interface %d: %w", index, err)
 	}
-	p.links = append(p.links, l)
-	return nil
+	return l, nil
+}
+
+func (p *Path) attach(name string, at ebpf.AttachType, index int, code asm.Instructions) error {
+	l, err := attach(name, at, index, code)
+	if err == nil {
+		p.links = append(p.links, l)
+	}
+	return err
 }
 
 // Apply makes the path know these pods and no others. It ends, at once, what flows of
@@ -155,8 +161,7 @@ func (p *Path) Apply(s State) error {
 	}
 	ends := map[uint32]bool{}
 	for _, a := range s.Remotes {
-		b := a.As4()
-		ends[binary.BigEndian.Uint32(b[:])] = true
+		ends[number(a)] = true
 	}
 	for end := range p.ends {
 		less = less || !ends[end]
