@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,6 +14,33 @@ import (
 )
 
 var fastPath = []string{"--fast-path"}
+
+// besideAt gives what a gateway says that went beside netfilter.
+func (w *world) besideAt(j int) host.FastPath {
+	w.t.Helper()
+	s := w.status(lab.Gateway, j)
+	if s.FastPath == nil || !s.FastPath.On {
+		w.t.Fatalf("the gateway of n%d does not say that packets go beside netfilter: %+v, %v", j, s.FastPath, s.Problems)
+	}
+	return *s.FastPath
+}
+
+// passesBeside waits until a thousand packets more went each way through the gateway of a node, and looks that
+// its route counts them.
+func (w *world) passesBeside(j int) {
+	w.t.Helper()
+	before := w.besideAt(j)
+	w.await(func() error {
+		s := w.status(lab.Gateway, j)
+		if now := s.FastPath; now == nil || now.PacketsOut < before.PacketsOut+1000 || now.PacketsIn < before.PacketsIn+1000 {
+			return fmt.Errorf("the gateway of n%d: %+v, before %+v", j, now, before)
+		}
+		if s.Routes[0].Sent.Packets < s.FastPath.PacketsOut+s.FastPath.PacketsIn {
+			w.t.Errorf("the route had %d packets, %+v of them beside netfilter", s.Routes[0].Sent.Packets, *s.FastPath)
+		}
+		return nil
+	})
+}
 
 // beside gives what an agent says that went beside netfilter.
 func (w *world) beside(j int) host.FastPath {
@@ -71,7 +99,7 @@ func TestEstablishedConnectionsGoBesideNetfilter(t *testing.T) {
 	for _, netfilter := range []string{"nftables", "iptables"} {
 		t.Run(netfilter, func(t *testing.T) {
 			t.Parallel()
-			w := start(t, lab.Options{Netfilter: netfilter, AgentArgs: fastPath, GatewayArgs: unhurried})
+			w := start(t, lab.Options{Netfilter: netfilter, AgentArgs: fastPath, GatewayArgs: slices.Concat(unhurried, fastPath)})
 			holder := w.holder()
 			w.must(w.RoutePod(selected(w.Others(holder)[0])))
 			for j := 1; j <= 3; j++ {
@@ -82,6 +110,9 @@ func TestEstablishedConnectionsGoBesideNetfilter(t *testing.T) {
 				w.seenEventually(selected(j), partner, theVIP)
 				stop := w.bulk(selected(j))
 				w.goesBeside(j)
+				if j != holder {
+					w.passesBeside(holder)
+				}
 				if err := stop(); err != nil {
 					t.Errorf("bulk from n%d broke: %v", j, err)
 				}
@@ -100,11 +131,12 @@ func TestEstablishedConnectionsGoBesideNetfilter(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v: %s", err, said)
 			}
-			w.awaitHolder(w.Others(holder)...)
+			heir := w.awaitHolder(w.Others(holder)...)
 			l.flows()
 			for j := 1; j <= 3; j++ {
 				w.goesBeside(j)
 			}
+			w.passesBeside(heir)
 			l.kept()
 		})
 	}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -42,7 +43,7 @@ func TestADeadHolderIsSilent(t *testing.T) {
 	} {
 		t.Run(f.name, func(t *testing.T) {
 			// A busy machine is to take no lease by itself.
-			w := start(t, lab.Options{Nodes: 4, GatewayNodes: []int{1, 2, 3}, GatewayArgs: unhurried})
+			w := start(t, lab.Options{Nodes: 4, GatewayNodes: []int{1, 2, 3}, GatewayArgs: slices.Concat(unhurried, fastPath), AgentArgs: fastPath})
 			holder := w.holder()
 			// The agent there would take the dead gateway's address away, which is not looked at here.
 			agent, err := w.Program(lab.Agent, holder)
@@ -50,6 +51,7 @@ func TestADeadHolderIsSilent(t *testing.T) {
 			w.must(agent.Pause())
 			w.seenEventually(selected(4), partner, theVIP)
 			l := w.startLoad(4)
+			w.passesBeside(holder)
 			sent, err := w.WatchSource()
 			w.must(err)
 			struck := time.Now()

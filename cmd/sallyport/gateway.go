@@ -24,7 +24,7 @@ func gatewayCommand() *cobra.Command {
 	var auditing auditFlags
 	var replicas int
 	var gossipPort, flowsPort, zone uint16
-	var replicate bool
+	var replicate, fast bool
 	var handover time.Duration
 	var join, members []string
 	var name, keyFile, timing, urgency, nodePorts, allowlist string
@@ -107,7 +107,7 @@ without losing a connection where another gateway is fit, and leaves its rules; 
 				KeyFile:  keyFile,
 				SNAT:     snat.Config{Tunnel: r.tunnel, Zone: zone, NodePorts: ports},
 				Internal: r.internal, Netfilter: c.netfilter, HTTP: c.http, TokenFile: c.tokenFile, StateDir: filepath.Clean(c.stateDir),
-				FlowsPort: flowsPort, Audit: recorded, HandoverTimeout: handover,
+				FlowsPort: flowsPort, Audit: recorded, HandoverTimeout: handover, FastPath: fast,
 			}, r.source, log)
 			if err != nil {
 				return err
@@ -134,6 +134,8 @@ without losing a connection where another gateway is fit, and leaves its rules; 
 	f.StringVar(&timing, "timing", "default", "how soon a failover begins, the same on all gateways: "+profiles())
 	f.Uint16Var(&zone, "conntrack-zone", 51, "connection-tracking zone of translated connections")
 	f.StringVar(&allowlist, "allowlist-listen", "", "address to serve /allowlist on to partners, and nothing else, such as 192.0.2.1:9873; without, it is on --http only")
+	f.BoolVar(&fast, "fast-path", false,
+		"established connections of other nodes' pods go beside netfilter on this gateway, which decides about a packet of each direction in every second. Needs Linux 6.6 and CAP_BPF")
 	auditing.register(f)
 	f.StringVar(&nodePorts, "node-ports", "30000-32767", "Kubernetes' NodePort range, kept out of the source ports used; none for none")
 	return cmd

@@ -2,8 +2,8 @@ package host
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// FastPath is what went beside netfilter on this node since the program started. An agent's
-// own counters, and the node's connection tracking, do not see it; the gateways' do.
+// FastPath is what went beside netfilter on this node since the program started. The node's
+// connection tracking does not see it, nor do an agent's own counters; a gateway adds it to its routes'.
 type FastPath struct {
 	On         bool   `json:"on"`
 	Flows      int    `json:"flows"`      // that go beside netfilter now
@@ -16,7 +16,7 @@ type FastPath struct {
 var (
 	descFastPath    = desc("fast_path", "Whether established connections go beside netfilter on this node.")
 	descFastFlows   = desc("fast_path_flows", "Connections that go beside netfilter on this node now.")
-	descFastPackets = desc("fast_path_packets_total", "Packets that went beside netfilter on this node, out of its pods or into them.", "direction")
+	descFastPackets = desc("fast_path_packets_total", "Packets that went beside netfilter on this node, out of pods or into them.", "direction")
 	descFastBytes   = desc("fast_path_bytes_total", "Bytes of those packets.", "direction")
 )
 

@@ -180,8 +180,8 @@ func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	if s.Program == "agent" {
 		collectSYNRetry(s.SYNRetry, gauge, total)
-		collectFastPath(s.FastPath, gauge, total)
 	}
+	collectFastPath(s.FastPath, gauge, total)
 	for reason, n := range s.Dropped {
 		total(descDropped, n.Packets, reason)
 	}

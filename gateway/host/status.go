@@ -37,7 +37,7 @@ type Status struct {
 	Problems []gateway.Problem           `json:"problems"`
 	// SYNRetry of an agent; nil: it is off, or not possible.
 	SYNRetry *SYNRetry `json:"synRetry,omitempty"`
-	// FastPath of an agent; nil: it is off.
+	// FastPath of an agent or a gateway; nil: it is off.
 	FastPath *FastPath `json:"fastPath,omitempty"`
 	// Audit of a gateway; nil: there is none.
 	Audit *Audit `json:"audit,omitempty"`

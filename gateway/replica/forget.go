@@ -45,6 +45,10 @@ func (r *Replica) forget(pods []gateway.Pod, plan gateway.Plan) error {
 		}); err != nil {
 			return err
 		}
+		// Without an entry none of them gets another lease.
+		if err := r.fast.end(func(pod netip.Addr, route uint16) bool { return r.standing.Ended(r.ended, pod) || gone(route) }); err != nil {
+			return err
+		}
 		r.ended = gateway.Standing{}
 	case len(over) > 0 && !r.dirty:
 		r.dirty = true

@@ -61,6 +61,8 @@ func (k *kernel) Close(addrs []netip.Addr) error {
 	return nil
 }
 
+func (k *kernel) Ajar([]netip.Addr, bool) error { return nil }
+
 func (k *kernel) Claim(v vip.VIP) error {
 	k.mu.Lock()
 	hang := k.claiming[v.Addr]

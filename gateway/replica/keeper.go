@@ -19,6 +19,8 @@ import (
 type fence interface {
 	RenewUntil(addrs []netip.Addr, until time.Duration) error
 	Close(addrs []netip.Addr) error
+	// Ajar says whether packets may go past its tables while they are open.
+	Ajar(addrs []netip.Addr, may bool) error
 }
 
 // claimer puts a VIP on this host's interfaces and announces it.
@@ -165,6 +167,9 @@ func (k *keeper) settle(ctx context.Context) (under bool) {
 func (k *keeper) claim(ctx context.Context, p *post) {
 	defer k.rouse()
 	err := k.claimer.Claim(p.vip)
+	if err == nil {
+		err = k.fence.Ajar(p.vip.Addrs(), true)
+	}
 	k.mu.Lock()
 	fresh, after, pause := p.claimed(k.now(), err)
 	k.mu.Unlock()
@@ -194,7 +199,7 @@ func (k *keeper) release(p *post) {
 	k.opening.Unlock()
 	var err error
 	if !again {
-		err = k.claimer.Release(p.vip)
+		err = errors.Join(k.fence.Ajar(p.vip.Addrs(), false), k.claimer.Release(p.vip))
 	}
 	k.mu.Lock()
 	p.busy, p.held, p.again, p.failed = false, again, again, ""
@@ -241,7 +246,7 @@ func (k *keeper) withdraw(v vip.VIP) error {
 	p.begin(k.now())
 	k.mu.Unlock()
 	defer k.rouse()
-	err := k.claimer.Release(v)
+	err := errors.Join(k.fence.Ajar(v.Addrs(), false), k.claimer.Release(v))
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	p.busy = false

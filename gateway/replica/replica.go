@@ -64,6 +64,7 @@ type Config struct {
 	Audit *Audit
 	// HandoverTimeout is how long a VIP waits for a successor before it is released.
 	HandoverTimeout time.Duration
+	FastPath        bool // established connections go beside netfilter, where the kernel can
 }
 
 // Peers finds the hosts of all gateways.
@@ -119,6 +120,7 @@ type Replica struct {
 	page      *page.Page
 	mirror    *mirror // nil: connections are not replicated
 	census    *census
+	fast      *fastPath
 }
 
 // New starts nothing, but for the process's priority.
@@ -190,6 +192,9 @@ func New(ctx context.Context, cfg Config, source host.Source, log *slog.Logger) 
 	if r.relay, err = layer2.NewRelay(r.host, r.watch.holdable(), cfg.SNAT.Tunnel.Port, log); err != nil {
 		return nil, err
 	}
+	if r.fast, err = newFastPath(cfg, r.watch.holdable(), r.fence, log); err != nil {
+		return nil, err
+	}
 	r.conflicts = &conflicts{
 		host: r.host, vips: r.watch.holdable(), since: r.electorate.since, now: boottime.Now, defend: r.announcer.Defend, log: log,
 		seen: map[string]layer2.Conflict{}, counts: map[netip.Addr]uint64{}, defences: map[netip.Addr]*vip.Defence{},
@@ -215,6 +220,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	defer r.fence.Stop()
 	defer r.relay.Stop()
 	defer r.announcer.Close()
+	defer r.fast.close()
 	// Nothing is held yet, and other hosts' packets may pass here.
 	var err error
 	priority.Ordinary(func() { err = r.fence.Install(ctx, all, r.lease) })
@@ -366,6 +372,7 @@ func (r *Replica) applyView(ctx context.Context) error {
 	if err := errors.Join(ways, rules); err != nil {
 		return err
 	}
+	r.fast.apply(plan, time.Now())
 	return r.forget(snap.Pods, plan)
 }
 

@@ -47,6 +47,7 @@ func (r *Replica) Status(ctx context.Context) host.Status {
 	for i, route := range plan.Routes {
 		s.Routes[i].Sent = counts[snat.RouteCounter(route.ID)]
 	}
+	r.fast.describe(&s, plan.Routes)
 
 	now := boottime.Now()
 	states, transitions, _ := r.electorate.status()

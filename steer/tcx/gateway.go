@@ -100,26 +100,32 @@ func (p *Gateway) number(vip netip.Addr) int {
 	return slices.IndexFunc(p.front.VIPs, func(v Address) bool { return v.VIP == vip })
 }
 
-// Long waits until the slow path has translated some packets of a connection, and gives its ends as the
-// partner sees them and the interface by which it left; os.ErrClosed after Close. One that is not let
-// go is told of again.
-func (p *Gateway) Long() (protocol uint8, vip, partner netip.AddrPort, outer int, err error) {
+// Seen is a connection as the partner sees it, and the interface by which it left.
+type Seen struct {
+	Protocol     uint8
+	VIP, Partner netip.AddrPort
+	Interface    int
+}
+
+// Long waits until the slow path has translated some packets of a connection; os.ErrClosed after Close.
+// One that is not let go is told of again.
+func (p *Gateway) Long() (Seen, error) {
 	var event struct {
 		Key       key
 		Interface uint64
 	}
 	r, err := p.long.Read()
 	if errors.Is(err, ringbuf.ErrClosed) {
-		return 0, vip, partner, 0, os.ErrClosed
+		return Seen{}, os.ErrClosed
 	}
 	if err == nil {
 		_, err = binary.Decode(r.RawSample, binary.NativeEndian, &event)
 	}
 	if err != nil {
-		return 0, vip, partner, 0, fmt.Errorf("hear of long connections: %w", err)
+		return Seen{}, fmt.Errorf("hear of long connections: %w", err)
 	}
 	f := event.Key.flow()
-	return uint8(event.Key.Protocol), f.Src, f.Dst, int(event.Interface), nil
+	return Seen{Protocol: uint8(event.Key.Protocol), VIP: f.Src, Partner: f.Dst, Interface: int(event.Interface)}, nil
 }
 
 // Pair is a connection and its translation.

@@ -91,7 +91,8 @@ func lendHome(k pairs, g Front) asm.Instructions {
 	p = append(p, paired(k.out)...)
 	p = append(p, tunnelKey(g.Device)...)
 	p = append(p,
-		asm.LoadMem(asm.R1, asm.RFP, onStackTunnel+tunnelRemote, asm.Word),
+		// It is read as if it had been received: the far end is the local one.
+		asm.LoadMem(asm.R1, asm.RFP, onStackTunnel+tunnelLocal, asm.Word),
 		asm.HostTo(asm.BE, asm.R1, asm.Word),
 		asm.LoadMem(asm.R2, asm.R8, outNode, asm.Word),
 		asm.JNE.Reg(asm.R1, asm.R2, "next"),

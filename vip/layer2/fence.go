@@ -49,11 +49,13 @@ type Fence struct {
 	until map[netip.Addr]time.Duration // CLOCK_BOOTTIME, what this process renewed
 	sure  map[netip.Addr]time.Duration // until when no table of the fence has closed
 	loop  int                          // index of lo
+	pass  Pass                         // nil: nothing goes past the tables
+	ajar  map[netip.Addr]bool          // what may
 }
 
 // NewFence gives the host's fence, whoever installed it.
 func NewFence(h *Host) (*Fence, error) {
-	f := &Fence{host: h, guards: map[string]string{}, until: map[netip.Addr]time.Duration{}, sure: map[netip.Addr]time.Duration{}}
+	f := &Fence{host: h, guards: map[string]string{}, until: map[netip.Addr]time.Duration{}, sure: map[netip.Addr]time.Duration{}, ajar: map[netip.Addr]bool{}}
 	err := h.inside(func() error {
 		var err error
 		f.nft, err = nftables.New(nftables.AsLasting())
@@ -136,7 +138,7 @@ func (f *Fence) Install(ctx context.Context, addrs []netip.Addr, longest time.Du
 	f.addrs, f.rungs, f.loop = addrs, rungs, lo.Attrs().Index
 	clear(f.until)
 	clear(f.sure)
-	return nil
+	return f.tellAll()
 }
 
 func replaceTable(tx *knftables.Transaction, family knftables.Family, addrs []netip.Addr, longest time.Duration) {
@@ -230,13 +232,13 @@ func (f *Fence) Remove() error {
 	f.rungs = nil
 	clear(f.until)
 	clear(f.sure)
+	errs := []error{f.tellAll()}
 	f.mu.Unlock()
 	f.guarding.Lock()
 	clear(f.guards)
 	f.guarding.Unlock()
 	f.reading.Lock()
 	defer f.reading.Unlock()
-	var errs []error
 	for _, t := range tables() {
 		f.nft.DelTable(t)
 		if err := f.nft.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {

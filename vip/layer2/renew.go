@@ -65,7 +65,7 @@ func (f *Fence) renew(addr netip.Addr, until time.Duration) error {
 		}
 		if Boottime()+f.rungs[i] <= until {
 			f.until[addr], f.sure[addr] = begun+f.rungs[i], begun+f.rungs[i]-Shortest
-			return nil
+			return f.tellPass(addr)
 		}
 		// This process was stopped on the way: what it just asked for may run too long.
 		if err := f.close(addr); err != nil {
@@ -99,7 +99,7 @@ func (f *Fence) Close(addrs []netip.Addr) error {
 func (f *Fence) close(addr netip.Addr) error {
 	delete(f.until, addr)
 	delete(f.sure, addr)
-	return f.tell(addr, firstRung-1)
+	return errors.Join(f.tellPass(addr), f.tell(addr, firstRung-1))
 }
 
 // Open says whether this process has the fence open for the address, by the clock.
