@@ -290,3 +290,56 @@ func TestWhatAGatewayMakesOfAPacket(t *testing.T) {
 		t.Errorf("counted %+v and %+v, %v", o, h, err)
 	}
 }
+
+func TestWhatAGatewayIsToEndIsGoneAtOnce(t *testing.T) {
+	p, c := openGateway(t)
+	out, home := p.program(t, "sally_from_wire"), p.program(t, "sally_replies")
+	in := check(packet(change{}))
+	goes := func() bool {
+		there, _ := ran(t, out, wrap(in, func([]byte) {}))
+		back, _ := ran(t, home, reversed(in))
+		if there != back {
+			t.Errorf("out %d, home %d", there, back)
+		}
+		return there == taken
+	}
+	seen := func(k Known) bool { return k == Known{Pod: podAddr, Node: podsNode, Counter: 5} }
+	for _, s := range []struct {
+		what  string
+		over  func(Known) bool
+		stays bool
+	}{{"others", func(k Known) bool { return !seen(k) }, true}, {"the connection", seen, false}} {
+		p.lend(t, c, same[*outward], same[*homeward])
+		if n, err := p.Flows(); n != 1 || err != nil || !goes() {
+			t.Errorf("%d flows, %v", n, err)
+		}
+		if err := p.End(s.over); err != nil {
+			t.Fatal(err)
+		}
+		if goes() != s.stays {
+			t.Errorf("%s ended: it goes beside netfilter: %t", s.what, goes())
+		}
+	}
+	// What takes a translation over ends what had it.
+	p.lend(t, c, same[*outward], same[*homeward])
+	next := c
+	next.Pod = netip.AddrPortFrom(netip.MustParseAddr("10.9.0.3"), c.Pod.Port())
+	if err := p.Let(next); err != nil {
+		t.Fatal(err)
+	}
+	if goes() {
+		t.Error("a connection whose translation is another's goes beside netfilter")
+	}
+	overTCP := c
+	overTCP.Protocol = 6
+	for _, last := range []struct {
+		prog  *ebpf.Program
+		frame func([]byte) []byte
+	}{{out, func(b []byte) []byte { return wrap(b, func([]byte) {}) }}, {home, reversed}} {
+		p.lend(t, overTCP, same[*outward], same[*homeward])
+		ran(t, last.prog, last.frame(packet(change{flags: 0x11})))
+		if n, err := p.Flows(); n != 0 || err != nil {
+			t.Errorf("%d flows after a connection's end, %v", n, err)
+		}
+	}
+}

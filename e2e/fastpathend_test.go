@@ -1,0 +1,70 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/sallyport/sallyport/e2e/lab"
+)
+
+// What the view ends, a gateway refuses at once, though its node goes on to send.
+func TestAGatewayEndsWhatGoesBesideNetfilter(t *testing.T) {
+	for _, c := range []struct {
+		what string
+		end  func(w *world) error
+		gone func(w *world) bool
+	}{
+		{"route", func(w *world) error { return w.Manifests.Remove("EgressRoute", "", "payments") },
+			func(w *world) bool { return len(w.status(lab.Gateway, 1).Routes) == 0 }},
+		{"pod", func(w *world) error { return w.Manifests.Remove("Pod", "default", selected(2)) },
+			func(w *world) bool { return len(w.status(lab.Gateway, 1).Pods) == 1 }},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			w := start(t, lab.Options{Nodes: 2, GatewayNodes: []int{1}, GatewayArgs: fastPath})
+			w.seenEventually(selected(2), partner, theVIP)
+			s := w.speaker(selected(2))
+			w.speak(s, func() error {
+				if f := w.besideAt(1); f.PacketsOut < 100 || f.PacketsIn < 100 || f.Flows == 0 {
+					return fmt.Errorf("%+v went beside netfilter", f)
+				}
+				return nil
+			})
+			w.must(w.agent(2).Pause())
+			w.must(c.end(w))
+			var before uint64
+			w.speak(s, func() error {
+				now := w.besideAt(1)
+				if !c.gone(w) || now.Flows > 0 || now.PacketsOut != before {
+					before = now.PacketsOut
+					return fmt.Errorf("%+v after the %s", now, c.what)
+				}
+				return nil
+			})
+			for range 100 {
+				_, _ = s.Write([]byte("hello"))
+			}
+			if now := w.besideAt(1).PacketsOut; now != before {
+				t.Errorf("%d packets went beside netfilter after the %s", now-before, c.what)
+			}
+			w.must(w.agent(2).Continue())
+		})
+	}
+}
+
+// The bytes of an audited connection are counted by tracking, which has to see them; a pod of the
+// gateway's own node takes another way.
+func TestWhatAGatewayLeavesToNetfilter(t *testing.T) {
+	w := start(t, lab.Options{Nodes: 2, GatewayNodes: []int{1}, GatewayArgs: fastPath})
+	w.seenEventually(selected(1), partner, theVIP)
+	s, sent := w.speaker(selected(1)), 0
+	w.speak(s, func() error {
+		if sent++; sent < 50 {
+			return errors.New("not yet enough")
+		}
+		return nil
+	})
+	if f := w.besideAt(1); f.PacketsOut != 0 || f.PacketsIn != 0 {
+		t.Errorf("of a pod of the gateway's node %+v went beside netfilter", f)
+	}
+}
