@@ -26,6 +26,12 @@ func TestBPFTakesWhatItNeedsAndOnlyThen(t *testing.T) {
 		if err != nil || fmt.Sprint(added) != c.capabilities {
 			t.Errorf("%v: capabilities %v, %v, want %s", c.options, added, err, c.capabilities)
 		}
+		gateway := containers(t, find(t, render(t, c.options...), "StatefulSet", "egress-sallyport-gateway"))[0]
+		_, args := arguments(t, gateway)
+		added, _, err = unstructured.NestedStringSlice(gateway, "securityContext", "capabilities", "add")
+		if fast := slices.Contains(c.options, "agent.fastPath=true"); err != nil || slices.Contains(added, "BPF") != fast || slices.Contains(args, "--fast-path") != fast {
+			t.Errorf("%v: the gateways' capabilities %v, %v, and arguments %v", c.options, added, err, args)
+		}
 		volumes, _, err := unstructured.NestedSlice(agent.Object, "spec", "template", "spec", "volumes")
 		if err != nil {
 			t.Fatal(err)
@@ -39,7 +45,7 @@ func TestBPFTakesWhatItNeedsAndOnlyThen(t *testing.T) {
 		if fmt.Sprint(paths) != c.paths {
 			t.Errorf("%v: folders of the kernel %v, want %s", c.options, paths, c.paths)
 		}
-		_, args := arguments(t, container)
+		_, args = arguments(t, container)
 		for flag, value := range map[string]string{"--syn-retry=100ms": "agent.synRetry=100ms", "--fast-path": "agent.fastPath=true"} {
 			if on := slices.Contains(args, flag); on != slices.Contains(c.options, value) {
 				t.Errorf("%v: arguments %v", c.options, args)

@@ -52,8 +52,7 @@ func TestAGatewayEndsWhatGoesBesideNetfilter(t *testing.T) {
 	}
 }
 
-// The bytes of an audited connection are counted by tracking, which has to see them; a pod of the
-// gateway's own node takes another way.
+// A pod of the gateway's own node has no tunnel packets that could be opened where they come in.
 func TestWhatAGatewayLeavesToNetfilter(t *testing.T) {
 	w := start(t, lab.Options{Nodes: 2, GatewayNodes: []int{1}, GatewayArgs: fastPath})
 	w.seenEventually(selected(1), partner, theVIP)
