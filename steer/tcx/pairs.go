@@ -152,10 +152,10 @@ func keyOf(protocol uint8, src, dst netip.AddrPort) key {
 
 // exchange is what a header's sum, before it is inverted, gains when one address takes another's
 // place (RFC 1624).
-func exchange(old, new [4]byte) uint16 {
+func exchange(from, to [4]byte) uint16 {
 	var sum uint32
 	for i := 0; i < 4; i += 2 {
-		sum += uint32(^binary.NativeEndian.Uint16(old[i:])) + uint32(binary.NativeEndian.Uint16(new[i:]))
+		sum += uint32(^binary.NativeEndian.Uint16(from[i:])) + uint32(binary.NativeEndian.Uint16(to[i:]))
 	}
 	for sum > 0xffff {
 		sum = sum&0xffff + sum>>16
