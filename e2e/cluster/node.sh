@@ -54,7 +54,8 @@ if [ ! -e "$dir/imported" ]; then # the disk outlives a power cut
 	touch "$dir/imported"
 fi
 for daemon in $(cat "$dir/daemons"); do start "$daemon"; done
-start kubelet
 start kube-proxy
+# One that asks a containerd that is not ready to be asked gives up, and systemd would start it again.
+until start kubelet; sleep 1; kill -0 "$(cat /run/kubelet.pid)" 2>/dev/null; do :; done
 trap 'exit 0' TERM
 while true; do wait || true; sleep 1; done
