@@ -72,18 +72,17 @@ func misspelt(cmd *cobra.Command, environ []string) (warnings []string) {
 		}
 	}
 	visit(cmd.Root())
-	names := slices.Sorted(maps.Keys(known))
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		names = append(names, strings.TrimPrefix(name, prefix))
+	}
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
 		short, ours := strings.CutPrefix(name, prefix)
 		if !ours || known[name] || links.MatchString("_"+short) && (!strings.HasSuffix(name, "_PORT") || strings.Contains(value, "://")) {
 			continue
 		}
-		var of []string
-		for _, n := range names {
-			of = append(of, strings.TrimPrefix(n, prefix))
-		}
-		if meant := spelling.Nearest(short, of); meant != "" {
+		if meant := spelling.Nearest(short, names); meant != "" {
 			warnings = append(warnings, fmt.Sprintf("%s is not read by anything: %s%s is", name, prefix, meant))
 		}
 	}

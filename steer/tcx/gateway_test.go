@@ -6,14 +6,12 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os/exec"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
 
-	"github.com/sallyport/sallyport/e2e/netns"
 	"github.com/sallyport/sallyport/tunnel"
 	"github.com/sallyport/sallyport/vip"
 )
@@ -29,22 +27,13 @@ var podsNode = netip.MustParseAddr("192.0.2.2")
 
 func openGateway(t *testing.T) (*Gateway, Pair) {
 	t.Helper()
-	netns.Test(t)
-	if out, err := exec.Command("sh", "-ec", gatewayHost).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	become(t, gatewayHost)
 	g, err := FindFront(tunnel.DefaultConfig(), nodeIP, []vip.VIP{{Addr: theVIP, Interface: "eth0"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	p, err := OpenGateway(g)
-	var v *ebpf.VerifierError
-	if errors.As(err, &v) {
-		t.Fatalf("%+v", v)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	opened(t, err)
 	t.Cleanup(func() { _ = p.Close() })
 	f := aFlow.flow()
 	return p, Pair{

@@ -8,15 +8,7 @@ import (
 // learn is for the tunnel's way out. What comes there by itself was let out by netfilter
 // and routed into the tunnel: the flow's packets of the next second need not be.
 func learn(k kernel, d Device) asm.Instructions {
-	p := asm.Instructions{
-		asm.Mov.Reg(asm.R6, asm.R1),
-		asm.LoadMem(asm.R1, asm.R6, skbTCIndex, asm.Word),
-		asm.JNE.Imm(asm.R1, ofOurs, "slow"),
-		asm.Mov.Imm(asm.R1, 0),
-		asm.StoreMem(asm.R6, skbTCIndex, asm.R1, asm.Word),
-		asm.Ja.Label("next"),
-	}
-	p = append(p, labelled("slow", anyIPv4())...)
+	p := bySlowPath()
 	p = append(p, flowOf(inTunnel, false)...)
 	p = append(p, labelled("parsed", onMap(asm.FnMapLookupElem, k.homes, onStackKey))...)
 	p = append(p,
@@ -45,14 +37,8 @@ func learn(k kernel, d Device) asm.Instructions {
 		asm.StoreMem(asm.R0, flowSlow, asm.R1, asm.Word),
 		asm.And.Imm(asm.R1, long-1),
 		asm.JNE.Imm(asm.R1, 0, "next"),
-		asm.LoadMapPtr(asm.R1, k.long.FD()),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, onStackKey),
-		asm.Mov.Imm(asm.R3, -onStackKey),
-		asm.Mov.Imm(asm.R4, 0),
-		asm.FnRingbufOutput.Call(),
-		asm.Ja.Label("next"),
 	)
+	p = append(p, told(k.long, onStackKey, -onStackKey)...)
 	p = append(p, newFlow(k)...)
 	return append(p, end(k, false, false)...)
 }
@@ -60,11 +46,7 @@ func learn(k kernel, d Device) asm.Instructions {
 // newFlow: only TCP has windows, so that others are open at once. TCP's first packets are
 // not learned, so that tracking has seen both directions by the first that is.
 func newFlow(k kernel) asm.Instructions {
-	p := asm.Instructions{asm.Mov.Imm(asm.R1, 0).WithSymbol("new")}
-	for at := int16(0); at < flowSize; at += 8 {
-		p = append(p, asm.StoreMem(asm.RFP, onStackFlow+at, asm.R1, asm.DWord))
-	}
-	return append(p,
+	p := append(labelled("new", cleared(onStackFlow, flowSize)),
 		asm.StoreMem(asm.RFP, onStackFlow+flowUntil, asm.R9, asm.DWord),
 		asm.StoreMem(asm.RFP, onStackFlow+flowRemote, asm.R7, asm.Word),
 		asm.StoreMem(asm.RFP, onStackFlow+flowLocal, asm.R8, asm.Word),
@@ -73,13 +55,6 @@ func newFlow(k kernel) asm.Instructions {
 		asm.StoreImm(asm.RFP, onStackFlow+flowOpen, 1, asm.Byte),
 		asm.Ja.Label("put"),
 		asm.StoreImm(asm.RFP, onStackFlow+flowReplied, 1, asm.Byte).WithSymbol("of-tcp"),
-		asm.LoadMapPtr(asm.R1, k.flows.FD()).WithSymbol("put"),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, onStackKey),
-		asm.Mov.Reg(asm.R3, asm.RFP),
-		asm.Add.Imm(asm.R3, onStackFlow),
-		asm.Mov.Imm(asm.R4, 0),
-		asm.FnMapUpdateElem.Call(),
-		asm.Ja.Label("next"),
 	)
+	return append(p, labelled("put", put(k.flows))...)
 }

@@ -8,15 +8,7 @@ import (
 // netfilter, and let through by the fence: packets of its pod need not be for the next second.
 // Of what is not known yet, packets are counted.
 func lendOut(k pairs, g Front) asm.Instructions {
-	p := asm.Instructions{
-		asm.Mov.Reg(asm.R6, asm.R1),
-		asm.LoadMem(asm.R1, asm.R6, skbTCIndex, asm.Word),
-		asm.JNE.Imm(asm.R1, ofOurs, "slow"),
-		asm.Mov.Imm(asm.R1, 0),
-		asm.StoreMem(asm.R6, skbTCIndex, asm.R1, asm.Word),
-		asm.Ja.Label("next"),
-	}
-	p = append(p, labelled("slow", anyIPv4())...)
+	p := bySlowPath()
 	p = append(p, within(ethernet+ipv4+udp)...)
 	p = append(p, ofVIP(g.VIPs, ethernet+12)...)
 	p = append(p, flowOf(ethernet, false)...)
@@ -37,9 +29,7 @@ func lendOut(k pairs, g Front) asm.Instructions {
 		asm.JNE.Reg(asm.R1, asm.R2, "next"),
 	)
 	p = append(p, lent(asm.R9, asm.R8)...)
-	p = append(p, labelled("stale", other(asm.R8))...)
-	p = append(p, onMap(asm.FnMapDeleteElem, k.out, onStackOther)...)
-	p = append(p, onMap(asm.FnMapDeleteElem, k.home, onStackKey)...)
+	p = append(p, labelled("stale", forgotten(asm.R8, k.home, k.out))...)
 	p = append(p, asm.Ja.Label("next"))
 	p = append(p,
 		asm.LoadMem(asm.R1, asm.R8, homeSlow, asm.Word).WithSymbol("counted"),
@@ -56,30 +46,10 @@ func lendOut(k pairs, g Front) asm.Instructions {
 	for at := int16(0); at < -onStackKey; at += 8 {
 		p = append(p, asm.LoadMem(asm.R1, asm.RFP, onStackKey+at, asm.DWord), asm.StoreMem(asm.RFP, onStackFlow+at, asm.R1, asm.DWord))
 	}
-	p = append(p,
-		asm.LoadMapPtr(asm.R1, k.long.FD()),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, onStackFlow),
-		asm.Mov.Imm(asm.R3, -onStackKey+8),
-		asm.Mov.Imm(asm.R4, 0),
-		asm.FnRingbufOutput.Call(),
-		asm.Ja.Label("next"),
-	)
-	p = append(p, asm.Mov.Imm(asm.R1, 0).WithSymbol("new"))
-	for at := int16(0); at < pairSize; at += 8 {
-		p = append(p, asm.StoreMem(asm.RFP, onStackFlow+at, asm.R1, asm.DWord))
-	}
-	p = append(p,
-		asm.StoreImm(asm.RFP, onStackFlow+homeSlow, 1, asm.Word),
-		asm.LoadMapPtr(asm.R1, k.home.FD()),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, onStackKey),
-		asm.Mov.Reg(asm.R3, asm.RFP),
-		asm.Add.Imm(asm.R3, onStackFlow),
-		asm.Mov.Imm(asm.R4, 0),
-		asm.FnMapUpdateElem.Call(),
-		asm.Ja.Label("next"),
-	)
+	p = append(p, told(k.long, onStackFlow, -onStackKey+8)...)
+	p = append(p, labelled("new", cleared(onStackFlow, pairSize))...)
+	p = append(p, asm.StoreImm(asm.RFP, onStackFlow+homeSlow, 1, asm.Word))
+	p = append(p, put(k.home)...)
 	return append(p, end(kernel{}, false, false)...)
 }
 
@@ -106,9 +76,7 @@ func lendHome(k pairs, g Front) asm.Instructions {
 		asm.Mov.Reg(asm.R9, asm.R0),
 	)
 	p = append(p, lent(asm.R9, asm.R8)...)
-	p = append(p, labelled("stale", other(asm.R8))...)
-	p = append(p, onMap(asm.FnMapDeleteElem, k.home, onStackOther)...)
-	p = append(p, onMap(asm.FnMapDeleteElem, k.out, onStackKey)...)
+	p = append(p, labelled("stale", forgotten(asm.R8, k.out, k.home))...)
 	return append(p, end(kernel{}, false, false)...)
 }
 

@@ -76,11 +76,7 @@ func fits(d Device) asm.Instructions {
 // byUnderlay goes on where the kernel's routes and neighbours lead to the flow's end of the tunnel
 // by the underlay at this moment, and otherwise elsewhere. The packet is as it was.
 func byUnderlay(d Device, otherwise string) asm.Instructions {
-	var p asm.Instructions
-	p = append(p, asm.Mov.Imm(asm.R1, 0))
-	for at := int16(0); at < fibSize; at += 8 {
-		p = append(p, asm.StoreMem(asm.RFP, onStackFIB+at, asm.R1, asm.DWord))
-	}
+	p := cleared(onStackFIB, fibSize)
 	p = append(p,
 		asm.StoreImm(asm.RFP, onStackFIB, unix.AF_INET, asm.Byte),
 		asm.StoreImm(asm.RFP, onStackFIB+fibProtocol, unix.IPPROTO_UDP, asm.Byte),
@@ -182,9 +178,7 @@ func outer(d Device) asm.Instructions {
 	for at := int16(0); at < ipv4; at += 2 {
 		p = append(p, asm.LoadMem(asm.R2, asm.RFP, ip+at, asm.Half), asm.Add.Reg(asm.R1, asm.R2))
 	}
-	for range 2 {
-		p = append(p, asm.Mov.Reg(asm.R2, asm.R1), asm.RSh.Imm(asm.R2, 16), asm.And.Imm(asm.R1, 0xffff), asm.Add.Reg(asm.R1, asm.R2))
-	}
+	p = append(p, folded()...)
 	return append(p, asm.Xor.Imm(asm.R1, 0xffff), asm.StoreMem(asm.RFP, ip+10, asm.R1, asm.Half))
 }
 
@@ -195,10 +189,7 @@ func gpeHeader(d Device) [4]uint16 {
 
 // byDevice sends through the tunnel device, with the key that a route would give.
 func byDevice(d Device) asm.Instructions {
-	p := asm.Instructions{asm.Mov.Imm(asm.R1, 0).WithSymbol("by-device")}
-	for at := int16(0); at < tunnelKeySize-4; at += 8 {
-		p = append(p, asm.StoreMem(asm.RFP, onStackTunnel+at, asm.R1, asm.DWord))
-	}
+	p := labelled("by-device", cleared(onStackTunnel, tunnelKeySize-4))
 	p = append(p,
 		asm.StoreMem(asm.RFP, onStackTunnel+tunnelKeySize-4, asm.R1, asm.Word),
 		asm.StoreImm(asm.RFP, onStackTunnel, int64(d.VNI), asm.Word),

@@ -46,18 +46,18 @@ var (
 	aFlow   = key{Src: podAddr.As4(), Dst: [4]byte{203, 0, 113, 5}, SrcPort: [2]byte{0x12, 0x34}, DstPort: [2]byte{0x01, 0xbb}, Protocol: 17}
 )
 
-func open(t *testing.T) (*Path, int) {
+// become a host of its own, which a script makes.
+func become(t *testing.T, script string) {
 	t.Helper()
 	netns.Test(t)
-	if out, err := exec.Command("sh", "-ec", node).CombinedOutput(); err != nil {
+	if out, err := exec.Command("sh", "-ec", script).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	cfg := tunnel.DefaultConfig()
-	d, err := Find(cfg, nodeIP)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := Open(d)
+}
+
+// opened ends the test where the kernel did not take the programs, with all that it said of them.
+func opened(t *testing.T, err error) {
+	t.Helper()
 	var v *ebpf.VerifierError
 	if errors.As(err, &v) {
 		t.Fatalf("%+v", v)
@@ -65,6 +65,18 @@ func open(t *testing.T) (*Path, int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func open(t *testing.T) (*Path, int) {
+	t.Helper()
+	become(t, node)
+	cfg := tunnel.DefaultConfig()
+	d, err := Find(cfg, nodeIP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := Open(d)
+	opened(t, err)
 	t.Cleanup(func() { _ = p.Close() })
 	pod, err := net.InterfaceByName("pod")
 	if err != nil {

@@ -168,10 +168,7 @@ func lasting(k pairs) asm.Instructions {
 // toPartner goes on where the kernel's routes and neighbours lead to the partner at this moment by the
 // interface that the slow path took, and the packet is not too large for that way.
 func toPartner(d Device, at int16) asm.Instructions {
-	p := asm.Instructions{asm.Mov.Imm(asm.R1, 0)}
-	for n := int16(0); n < fibSize; n += 8 {
-		p = append(p, asm.StoreMem(asm.RFP, onStackFIB+n, asm.R1, asm.DWord))
-	}
+	p := cleared(onStackFIB, fibSize)
 	p = append(p, size(int32(at))...)
 	p = append(p,
 		asm.JGT.Imm(asm.R1, mostSize, "next"),
@@ -224,9 +221,7 @@ func translated(at, addr int16) asm.Instructions {
 		asm.Add.Reg(asm.R1, asm.R2),
 		asm.Add.Imm(asm.R1, network16(0xfeff)), // one less of the time to live
 	}
-	for range 2 {
-		p = append(p, asm.Mov.Reg(asm.R2, asm.R1), asm.RSh.Imm(asm.R2, 16), asm.And.Imm(asm.R1, 0xffff), asm.Add.Reg(asm.R1, asm.R2))
-	}
+	p = append(p, folded()...)
 	p = append(p, asm.Xor.Imm(asm.R1, 0xffff), asm.StoreMem(asm.RFP, onStackIP+2, asm.R1, asm.Half))
 	for _, a := range []int16{12, 16} {
 		from := asm.LoadMem(asm.R1, asm.R7, at+a, asm.Word)
@@ -323,13 +318,13 @@ func finish(here, there *ebpf.Map) asm.Instructions {
 	p := asm.Instructions{asm.Mov.Imm(asm.R0, drop).WithSymbol("drop"), asm.Return()}
 	p = append(p, labelled("ends", onMap(asm.FnMapLookupElem, here, onStackKey))...)
 	p = append(p, asm.JEq.Imm(asm.R0, 0, "next"))
-	p = append(p, forgotten(here, there)...)
+	p = append(p, forgotten(asm.R0, here, there)...)
 	return append(p, asm.Mov.Imm(asm.R0, goOn).WithSymbol("next"), asm.Return())
 }
 
-// forgotten deletes both halves of a connection, one of which is in R0.
-func forgotten(here, there *ebpf.Map) asm.Instructions {
-	p := other(asm.R0)
+// forgotten deletes both halves of a connection, one of which is in a register.
+func forgotten(half asm.Register, here, there *ebpf.Map) asm.Instructions {
+	p := other(half)
 	p = append(p, onMap(asm.FnMapDeleteElem, there, onStackOther)...)
 	return append(p, onMap(asm.FnMapDeleteElem, here, onStackKey)...)
 }
