@@ -70,11 +70,14 @@ func (s *Server) Retire(vip string) {
 func (s *Server) Run(ctx context.Context, at netip.AddrPort) error {
 	listener, err := net.Listen("tcp", at.String())
 	if err != nil {
-		hint := "is it an address of this host?"
-		if errors.Is(err, syscall.EADDRINUSE) {
-			hint = "another program has the port: give all gateways another --flows-port"
+		cure := ""
+		switch {
+		case errors.Is(err, syscall.EADDRNOTAVAIL):
+			cure = " (no interface of this host has that address: give one that `ip address` shows as --node-ip)"
+		case errors.Is(err, syscall.EADDRINUSE):
+			cure = " (another program has the port: give all gateways another --flows-port)"
 		}
-		return fmt.Errorf("listen for standbys on %s: %w (%s)", at, err, hint)
+		return fmt.Errorf("listen for standbys on %s: %w%s", at, err, cure)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
 	defer stop()

@@ -423,3 +423,21 @@ func TestNobodyFollowsAHolderOfAnEarlierTerm(t *testing.T) {
 		return nil
 	})
 }
+
+func TestAnAddressThatCannotBeListenedOn(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	for at, cure := range map[string]string{
+		"192.0.2.99:7965":     "--node-ip",
+		taken.Addr().String(): "--flows-port",
+	} {
+		s := stream.NewServer(ring(t, "k"), func() time.Duration { return 0 }, slog.New(slog.DiscardHandler))
+		err := s.Run(t.Context(), netip.MustParseAddrPort(at))
+		if err == nil || !strings.Contains(err.Error(), cure) || !strings.Contains(err.Error(), at) {
+			t.Errorf("%s: %v, want %s named", at, err, cure)
+		}
+	}
+}
