@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"sync"
 )
 
 // A message is version, kind, packing, term, seq and a body: the names of a Hello, or
@@ -22,32 +21,58 @@ const (
 	maxBody = MaxChanges * (2 + 2*16 + 4 + 8)
 )
 
-// packer is what packing needs besides the result; it is large, and used again.
+// packer is what packing needs besides the result. Its writer is large, above a
+// megabyte, and made only for what is packed.
 type packer struct {
 	plain  []byte
 	packed bytes.Buffer
 	w      *flate.Writer
 }
 
-var packers = sync.Pool{New: func() any {
-	w, err := flate.NewWriter(nil, flate.BestSpeed)
+// packers are those at rest. A sync.Pool is emptied by every second collection of
+// garbage, and a new writer is what brings the next one about.
+var packers = make(chan *packer, 2)
+
+func takePacker() *packer {
+	select {
+	case p := <-packers:
+		return p
+	default:
+		return new(packer)
+	}
+}
+
+func (p *packer) rest() {
+	select {
+	case packers <- p:
+	default:
+	}
+}
+
+// reset begins a packed message with head.
+func (p *packer) reset(head []byte) {
+	p.packed.Reset()
+	p.packed.Write(head)
+	if p.w != nil {
+		p.w.Reset(&p.packed)
+		return
+	}
+	w, err := flate.NewWriter(&p.packed, flate.BestSpeed)
 	if err != nil {
 		panic(err) // the level is a constant
 	}
-	return &packer{w: w}
-}}
+	p.w = w
+}
 
 // Encode gives the bytes of a message. Equal messages have equal bytes.
 func Encode(m Message) []byte {
-	p := packers.Get().(*packer)
-	defer packers.Put(p)
+	p := takePacker()
+	defer p.rest()
 	p.plain = m.appendTo(p.plain[:0])
 	if len(p.plain)-headLen < worthPacking || m.Kind == Hello {
 		return bytes.Clone(p.plain)
 	}
-	p.packed.Reset()
-	p.packed.Write(p.plain[:headLen])
-	p.w.Reset(&p.packed)
+	p.reset(p.plain[:headLen])
 	_, _ = p.w.Write(p.plain[headLen:]) // into memory
 	_ = p.w.Close()
 	if p.packed.Len() >= len(p.plain) {
