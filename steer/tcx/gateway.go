@@ -159,15 +159,17 @@ func (p *Gateway) Let(c Pair) error {
 			return err
 		}
 	}
-	err = p.pairs.home.Put(outside, homeward{
+	home := homeward{
 		Until: now, Remote: number(c.Node), Local: number(p.front.Local), Pod: pod, Port: inside.SrcPort, Sum: exchange(vip, pod),
 		Fence: uint32(i), Counter: uint32(2*c.Counter + intoPods), Open: 1,
-	})
-	if err == nil {
-		err = p.pairs.out.Put(inside, outward{
-			Until: now, Node: c.Node.As4(), Inside: p.front.VIPs[i].Inside.As4(), VIP: vip, Port: outside.SrcPort, Sum: exchange(pod, vip),
-			Fence: uint32(i), Counter: uint32(2*c.Counter + outOfPods), Interface: uint32(c.Interface), Open: 1,
-		})
+	}
+	out := outward{
+		Until: now, Node: c.Node.As4(), Inside: p.front.VIPs[i].Inside.As4(), VIP: vip, Port: outside.SrcPort, Sum: exchange(pod, vip),
+		Fence: uint32(i), Counter: uint32(2*c.Counter + outOfPods), Interface: uint32(c.Interface), Open: 1,
+	}
+	home.Seal, out.Seal = p.pairs.seal.sealed(outside, home), p.pairs.seal.sealed(inside, out)
+	if err = p.pairs.home.Put(outside, home); err == nil {
+		err = p.pairs.out.Put(inside, out)
 	}
 	if err != nil {
 		return fmt.Errorf("let %v to %v go beside netfilter: %w", c.Pod, c.Partner, err)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 
 	"github.com/sallyport/sallyport/tunnel"
 	"github.com/sallyport/sallyport/vip"
@@ -56,6 +57,7 @@ func (p *Gateway) lend(t *testing.T, c Pair, out func(*outward), home func(*home
 	o.Until, h.Until = 1<<62, 1<<62
 	out(&o)
 	home(&h)
+	o.Seal, h.Seal = p.pairs.seal.sealed(inside, o), p.pairs.seal.sealed(outside, h)
 	if err := errors.Join(p.pairs.out.Put(inside, o), p.pairs.home.Put(outside, h)); err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +66,12 @@ func (p *Gateway) lend(t *testing.T, c Pair, out func(*outward), home func(*home
 // program finds one by its name.
 func (p *Gateway) program(t *testing.T, name string) *ebpf.Program {
 	t.Helper()
-	for _, l := range p.links {
+	return programOf(t, p.links, name)
+}
+
+func programOf(t *testing.T, links []link.Link, name string) *ebpf.Program {
+	t.Helper()
+	for _, l := range links {
 		info, err := l.Info()
 		if err != nil {
 			t.Fatal(err)

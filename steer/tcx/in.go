@@ -22,7 +22,8 @@ func fromTunnel(k kernel) asm.Instructions {
 		asm.StoreMem(asm.R8, flowReplied, asm.R1, asm.Byte),
 		asm.Ja.Label("next"),
 	)
-	p = append(p, labelled("replied", forwarded(inTunnel))...)
+	p = append(p, labelled("replied", home(k))...)
+	p = append(p, forwarded(inTunnel)...)
 	p = append(p, count(k, intoPods, inTunnel)...)
 	p = append(p,
 		asm.Mov.Reg(asm.R1, asm.R6),
@@ -58,6 +59,7 @@ func fromWire(k kernel, d Device) asm.Instructions {
 		asm.LoadMem(asm.R1, asm.R8, flowReplied, asm.Byte),
 		asm.JEq.Imm(asm.R1, 0, "next"),
 	)
+	p = append(p, home(k)...)
 	p = append(p, forwarded(onWire)...)
 	p = append(p, count(k, intoPods, onWire)...)
 	p = append(p, unwrapped()...)
@@ -118,6 +120,6 @@ func confirmed() asm.Instructions {
 
 // toPod gives the packet its header and hands it to the pod's end of its interface.
 func toPod() asm.Instructions {
-	return append(store(0, ethernet, asm.R8, flowEthernet),
+	return append(store(0, ethernet, asm.R8, flowMACs),
 		redirect(asm.FnRedirectPeer, asm.LoadMem(asm.R1, asm.R8, flowInterface, asm.Word))...)
 }

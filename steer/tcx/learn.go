@@ -24,12 +24,20 @@ func learn(k kernel, d Device) asm.Instructions {
 		asm.LoadMem(asm.R7, asm.RFP, onStackTunnel+tunnelLocal, asm.Word),
 		asm.LoadMem(asm.R8, asm.RFP, onStackTunnel+tunnelRemote, asm.Word),
 	)
-	p = append(p, onMap(asm.FnMapLookupElem, k.flows, onStackKey)...)
+	p = append(p, cleared(onStackFlow, flowSize)...)
 	p = append(p,
-		asm.JEq.Imm(asm.R0, 0, "new"),
-		asm.StoreMem(asm.R0, flowRemote, asm.R7, asm.Word),
-		asm.StoreMem(asm.R0, flowLocal, asm.R8, asm.Word),
-		asm.StoreMem(asm.R0, flowUntil, asm.R9, asm.DWord),
+		asm.StoreMem(asm.RFP, onStackFlow+flowUntil, asm.R9, asm.DWord),
+		asm.StoreMem(asm.RFP, onStackFlow+flowRemote, asm.R7, asm.Word),
+		asm.StoreMem(asm.RFP, onStackFlow+flowLocal, asm.R8, asm.Word),
+	)
+	p = append(p, k.seal.made(words(onStackFlow+flowRemote)...)...)
+	p = append(p, asm.StoreMem(asm.RFP, onStackFlow+flowWay, asm.R1, asm.DWord))
+	p = append(p, onMap(asm.FnMapLookupElem, k.flows, onStackKey)...)
+	p = append(p, asm.JEq.Imm(asm.R0, 0, "new"))
+	for _, at := range []int16{flowRemote, flowWay, flowUntil} {
+		p = append(p, asm.LoadMem(asm.R1, asm.RFP, onStackFlow+at, asm.DWord), asm.StoreMem(asm.R0, at, asm.R1, asm.DWord))
+	}
+	p = append(p,
 		asm.LoadMem(asm.R1, asm.R0, flowOpen, asm.Byte),
 		asm.JNE.Imm(asm.R1, 0, "next"),
 		asm.LoadMem(asm.R1, asm.R0, flowSlow, asm.Word),
@@ -46,15 +54,12 @@ func learn(k kernel, d Device) asm.Instructions {
 // newFlow: only TCP has windows, so that others are open at once. TCP's first packets are
 // not learned, so that tracking has seen both directions by the first that is.
 func newFlow(k kernel) asm.Instructions {
-	p := append(labelled("new", cleared(onStackFlow, flowSize)),
-		asm.StoreMem(asm.RFP, onStackFlow+flowUntil, asm.R9, asm.DWord),
-		asm.StoreMem(asm.RFP, onStackFlow+flowRemote, asm.R7, asm.Word),
-		asm.StoreMem(asm.RFP, onStackFlow+flowLocal, asm.R8, asm.Word),
-		asm.LoadMem(asm.R1, asm.RFP, onStackKey+12, asm.Word),
+	p := asm.Instructions{
+		asm.LoadMem(asm.R1, asm.RFP, onStackKey+12, asm.Word).WithSymbol("new"),
 		asm.JEq.Imm(asm.R1, unix.IPPROTO_TCP, "of-tcp"),
 		asm.StoreImm(asm.RFP, onStackFlow+flowOpen, 1, asm.Byte),
 		asm.Ja.Label("put"),
 		asm.StoreImm(asm.RFP, onStackFlow+flowReplied, 1, asm.Byte).WithSymbol("of-tcp"),
-	)
+	}
 	return append(p, labelled("put", put(k.flows))...)
 }

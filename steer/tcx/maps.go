@@ -21,12 +21,14 @@ type flow struct {
 	Until     uint64 // in the time of bpf_ktime_get_coarse_ns
 	Remote    uint32 // the tunnel's far end, in the host's order
 	Local     uint32 // its near end
-	Interface uint32 // where the pod's packets come in; 0 before one did
+	Way       uint64 // seal of the key and both
 	Slow      uint32 // packets of the pod that netfilter saw before the flow was open
 	Open      uint8  // tracking on this node bears not to see every packet
 	Replied   uint8  // and has seen both directions
-	Ethernet  [14]byte
-	_         [8]byte
+	_         [2]byte
+	Interface uint32   // where the pod's packets come in; 0 before one did
+	MACs      [12]byte // of a frame to the pod
+	Home      uint64   // seal of the pod's address and both
 }
 
 // Where the fields of a flow are.
@@ -34,12 +36,14 @@ const (
 	flowUntil     = 0
 	flowRemote    = 8
 	flowLocal     = 12
-	flowInterface = 16
-	flowSlow      = 20
-	flowOpen      = 24
-	flowReplied   = 25
-	flowEthernet  = 26
-	flowSize      = 48
+	flowWay       = 16
+	flowSlow      = 24
+	flowOpen      = 28
+	flowReplied   = 29
+	flowInterface = 32
+	flowMACs      = 36
+	flowHome      = 48
+	flowSize      = 56
 )
 
 // Directions that are counted.
@@ -62,10 +66,14 @@ const (
 
 // kernel is what the programs share. Nothing of it has a name in the file system: it is
 // gone with the last descriptor.
-type kernel struct{ flows, homes, peers, long, counts *ebpf.Map }
+type kernel struct {
+	flows, homes, peers, long, counts *ebpf.Map
+
+	seal seal
+}
 
 func newKernel() (kernel, error) {
-	var k kernel
+	k := kernel{seal: newSeal()}
 	var errs []error
 	for _, m := range []struct {
 		to   **ebpf.Map

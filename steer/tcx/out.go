@@ -45,6 +45,7 @@ func fromPod(k kernel, d Device) asm.Instructions {
 		asm.JNE.Reg(asm.R1, asm.R2, "elsewhere"),
 	)
 	p = append(p, fresh()...)
+	p = append(p, way(k)...)
 	p = append(p, fits(d)...)
 	p = append(p, labelled("congestion", forwarded(ethernet))...)
 	p = append(p, count(k, outOfPods, ethernet)...)
@@ -226,15 +227,16 @@ func elsewhere(k kernel) asm.Instructions {
 	for at := int16(0); at < 6; at += 2 { // each side's address where the other's was
 		p = append(p,
 			asm.LoadMem(asm.R1, asm.R7, 6+at, asm.Half),
-			asm.StoreMem(asm.R8, flowEthernet+at, asm.R1, asm.Half),
+			asm.StoreMem(asm.RFP, onStackCopy+flowMACs+at, asm.R1, asm.Half),
 			asm.LoadMem(asm.R1, asm.R7, at, asm.Half),
-			asm.StoreMem(asm.R8, flowEthernet+6+at, asm.R1, asm.Half),
+			asm.StoreMem(asm.RFP, onStackCopy+flowMACs+6+at, asm.R1, asm.Half),
 		)
 	}
-	return append(p,
-		asm.Mov.Imm(asm.R1, network16(unix.ETH_P_IP)),
-		asm.StoreMem(asm.R8, flowEthernet+12, asm.R1, asm.Half),
-		asm.StoreMem(asm.R8, flowInterface, asm.R2, asm.Word),
-		asm.Ja.Label("next"),
-	)
+	p = append(p, asm.StoreMem(asm.RFP, onStackCopy+flowInterface, asm.R2, asm.Word))
+	p = append(p, k.seal.made(homeWords()...)...)
+	p = append(p, asm.StoreMem(asm.R8, flowHome, asm.R1, asm.DWord))
+	for at := int16(flowInterface); at < flowHome; at += 8 {
+		p = append(p, asm.LoadMem(asm.R1, asm.RFP, onStackCopy+at, asm.DWord), asm.StoreMem(asm.R8, at, asm.R1, asm.DWord))
+	}
+	return append(p, asm.Ja.Label("next"))
 }

@@ -22,6 +22,7 @@ type outward struct {
 	Counter      uint32
 	Interface    uint32 // by which the slow path sends
 	Open         uint32
+	Seal         uint64 // of the key and of the ends, the translation and the numbers
 }
 
 // homeward is a connection by its ends as the VIP's packets have them, and what replies become.
@@ -35,6 +36,7 @@ type homeward struct {
 	Counter       uint32
 	Slow          uint32 // packets that netfilter saw
 	Open          uint32 // 0: only counted yet
+	Seal          uint64
 }
 
 // Where the fields of both are.
@@ -50,17 +52,22 @@ const (
 	outInterface = 32
 	homeSlow     = 32
 	pairOpen     = 36
-	pairSize     = 40
+	pairSeal     = 40
+	pairSize     = 48
 	mostVIPs     = 64
 	mostCounters = 8192 // two for a route
 	remembered   = 8 * time.Second
 )
 
 // pairs is what a gateway's programs share.
-type pairs struct{ out, home, fence, long, counts *ebpf.Map }
+type pairs struct {
+	out, home, fence, long, counts *ebpf.Map
+
+	seal seal
+}
 
 func newPairs() (pairs, error) {
-	var k pairs
+	k := pairs{seal: newSeal()}
 	var errs []error
 	for _, m := range []struct {
 		to   **ebpf.Map
@@ -124,6 +131,13 @@ func (k pairs) each(do func(outside key, h homeward)) error {
 		return fmt.Errorf("list what goes beside netfilter: %w", err)
 	}
 	return nil
+}
+
+// sealed is what a half's seal is to be.
+func (s seal) sealed(k key, half any) uint64 {
+	a, b := k.words()
+	v := binaryOf(half)
+	return s.of(a, b, binary.NativeEndian.Uint64(v[outNode:]), binary.NativeEndian.Uint64(v[pairAddr:]), binary.NativeEndian.Uint64(v[pairFence:]))
 }
 
 // inside is the connection's key with the pod's end instead of the VIP's.

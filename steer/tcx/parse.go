@@ -60,8 +60,9 @@ const (
 	onStackTTL     = -20 // the four bytes of the header that begin with it
 	onStackCounter = -24
 	onStackTunnel  = -72 // struct bpf_tunnel_key
-	onStackFlow    = -120
+	onStackFlow    = -128
 	onStackFIB     = -136 // struct bpf_fib_lookup, where there is no flow
+	onStackCopy    = -192 // of what an element of a map says
 	onStackOuter   = -250 // the headers of a packet in the tunnel; its addresses are aligned
 )
 
@@ -160,6 +161,34 @@ func known(k kernel) asm.Instructions {
 		asm.JEq.Imm(asm.R0, 0, "next"),
 		asm.Mov.Reg(asm.R8, asm.R0),
 	)
+}
+
+// way goes on with the flow's ends of the tunnel on the stack, and R8 there.
+func way(k kernel) asm.Instructions {
+	p := append(taken8(asm.R8, flowRemote), k.seal.made(words(onStackCopy+flowRemote)...)...)
+	p = append(p, asm.LoadMem(asm.R2, asm.R8, flowWay, asm.DWord), asm.JNE.Reg(asm.R1, asm.R2, "next"))
+	return append(p, onCopy()...)
+}
+
+// home goes on with the pod's interface and the frame's header on the stack, and R8 there.
+func home(k kernel) asm.Instructions {
+	p := append(taken8(asm.R8, flowInterface), taken8(asm.R8, flowInterface+8)...)
+	p = append(p, k.seal.made(homeWords()...)...)
+	p = append(p,
+		asm.LoadMem(asm.R2, asm.R8, flowHome, asm.DWord),
+		asm.JNE.Reg(asm.R1, asm.R2, "next"),
+		asm.StoreImm(asm.RFP, onStackCopy+flowMACs+12, int64(network16(unix.ETH_P_IP)), asm.Half),
+	)
+	return append(p, onCopy()...)
+}
+
+// homeWords are what a flow's home is sealed with: of all flows of a pod alike.
+func homeWords() []asm.Instruction {
+	return []asm.Instruction{
+		asm.LoadMem(asm.R3, asm.RFP, onStackKey, asm.Word),
+		asm.LoadMem(asm.R3, asm.RFP, onStackCopy+flowInterface, asm.DWord),
+		asm.LoadMem(asm.R3, asm.RFP, onStackCopy+flowInterface+8, asm.DWord),
+	}
 }
 
 // fresh goes on if the slow path sent a packet of the flow not long ago.

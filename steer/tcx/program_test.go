@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -95,7 +96,9 @@ func remote(a netip.Addr) uint32 { b := a.As4(); return binary.BigEndian.Uint32(
 func (p *Path) put(t *testing.T, k key, pod int, change func(*flow)) {
 	t.Helper()
 	f := flow{Until: 1 << 62, Remote: remote(theVIP), Local: remote(nodeIP), Interface: uint32(pod), Open: 1, Replied: 1}
+	f.MACs = [12]byte(append(slices.Clone(podMAC), hostMAC...))
 	change(&f)
+	f.Way, f.Home = p.kernel.seal.way(k, f), p.kernel.seal.home(k, f)
 	if err := p.kernel.flows.Put(k, f); err != nil {
 		t.Fatal(err)
 	}

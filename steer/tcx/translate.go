@@ -38,7 +38,7 @@ const (
 func outFromWire(k pairs, g Front) asm.Instructions {
 	p := inTunnelPacket(g.Device)
 	p = append(p, flowOf(onWire, false)...)
-	p = append(p, paired(k.out)...)
+	p = append(p, copied(k, k.out)...)
 	for _, end := range []struct{ in, out int16 }{{ethernet + 12, outNode}, {ethernet + 16, outInside}} {
 		p = append(p,
 			asm.LoadMem(asm.R1, asm.R7, end.in, asm.Word),
@@ -59,7 +59,7 @@ func outFromWire(k pairs, g Front) asm.Instructions {
 func outFromTunnel(k pairs, g Front) asm.Instructions {
 	p := append(asm.Instructions{asm.Mov.Reg(asm.R6, asm.R1)}, anyIPv4()...)
 	p = append(p, flowOf(inTunnel, false)...)
-	p = append(p, paired(k.out)...)
+	p = append(p, copied(k, k.out)...)
 	p = append(p, tunnelKey(g.Device)...)
 	for _, end := range []struct{ in, out int16 }{{tunnelRemote, outNode}, {tunnelLocal, outInside}} {
 		p = append(p,
@@ -95,7 +95,7 @@ func homeFromWire(k pairs, g Front) asm.Instructions {
 	p = append(p, within(ethernet+ipv4+udp)...)
 	p = append(p, ofVIP(g.VIPs, ethernet+16)...)
 	p = append(p, flowOf(ethernet, true)...)
-	p = append(p, paired(k.home)...)
+	p = append(p, copied(k, k.home)...)
 	p = append(p, lasting(k)...)
 	p = append(p, fits(g.Device)...)
 	p = append(p, labelled("congestion", byUnderlay(g.Device, "next"))...)
@@ -132,6 +132,17 @@ func ofVIP(vips []Address, at int16) asm.Instructions {
 func native(a netip.Addr) int32 {
 	b := a.As4()
 	return int32(binary.NativeEndian.Uint32(b[:]))
+}
+
+// copied goes on with what one half of a connection says on the stack, and R8 there.
+func copied(k pairs, m *ebpf.Map) asm.Instructions {
+	p := paired(m)
+	for at := int16(0); at < pairSize; at += 8 { // first until when: a lease is given to what is whole
+		p = append(p, taken8(asm.R8, at)...)
+	}
+	p = append(p, k.seal.made(words(onStackCopy+outNode, onStackCopy+pairAddr, onStackCopy+pairFence)...)...)
+	p = append(p, asm.LoadMem(asm.R2, asm.RFP, onStackCopy+pairSeal, asm.DWord), asm.JNE.Reg(asm.R1, asm.R2, "next"))
+	return append(p, onCopy()...)
 }
 
 // paired goes on with one half of a connection in R8.
