@@ -84,6 +84,20 @@ func Attach(prefix string) (_ *Lab, err error) {
 	return l, nil
 }
 
+// ServeBeside starts the partner's servers in this process too, on ports that are higher
+// by shift, and leads the clients to them that this process starts: both ends of what it
+// measures are its own, and the lab's process and its load are not in the way.
+func (l *Lab) ServeBeside(shift uint16) error {
+	m, err := l.machine(PartnerHost)
+	if err != nil {
+		return err
+	}
+	p := newPartner(m.NS)
+	l.onClose(func() error { p.close(); return nil })
+	l.shift = shift
+	return p.serve(shift)
+}
+
 // Down removes the lab of the prefix whatever state it is in, also while the
 // process that made it still runs.
 func Down(prefix string) error {

@@ -26,7 +26,7 @@ type Connects struct {
 
 // StartConnects starts such a client in a pod, towards the TCPPort of an address.
 func (l *Lab) StartConnects(pod string, to netip.Addr, every time.Duration) (*Connects, error) {
-	return l.StartConnectsTo(pod, netip.AddrPortFrom(to, TCPPort), every)
+	return l.StartConnectsTo(pod, netip.AddrPortFrom(to, TCPPort+l.shift), every)
 }
 
 // StartConnectsTo is StartConnects towards any port.

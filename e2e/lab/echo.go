@@ -29,7 +29,7 @@ func (l *Lab) StartEchoFrom(pod string, port int, to netip.Addr, every time.Dura
 	}
 	e := &Echo{client: newClient()}
 	err = p.ns.Do(func() error {
-		e.conn, err = net.DialUDP("udp4", &net.UDPAddr{Port: port}, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, UDPPort)))
+		e.conn, err = net.DialUDP("udp4", &net.UDPAddr{Port: port}, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, UDPPort+l.shift)))
 		return err
 	})
 	if err != nil {

@@ -31,6 +31,7 @@ type Lab struct {
 	closers  []func() error // clients, watches and captures still running
 	// leaveCgroup takes this process out of the lab's control group; nil: it is not in it.
 	leaveCgroup func() error
+	shift       uint16 // of the partner's ports, see ServeBeside
 }
 
 // machine is a namespace that plays a host, and a netlink socket in it.

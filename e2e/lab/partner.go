@@ -62,25 +62,35 @@ func (l *Lab) startPartner() (*Partner, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Partner{ns: m.NS, seen: map[string]map[netip.Addr]int{}, conns: map[io.Closer]bool{}}
-	p.ctx, p.stop = context.WithCancel(context.Background())
+	p := newPartner(m.NS)
 	if err := m.nft(partnerTable(l.Options.VIPs)); err != nil {
 		return p, err
 	}
-	return p, m.Do(func() error {
+	return p, p.serve(0)
+}
+
+func newPartner(ns *netns.NS) *Partner {
+	p := &Partner{ns: ns, seen: map[string]map[netip.Addr]int{}, conns: map[io.Closer]bool{}}
+	p.ctx, p.stop = context.WithCancel(context.Background())
+	return p
+}
+
+// serve listens on all ports, each higher by shift.
+func (p *Partner) serve(shift uint16) error {
+	return p.ns.Do(func() error {
 		for _, a := range []netip.Addr{PartnerAddr, PublicAddr} {
 			for port, serve := range map[uint16]func(net.Conn){TCPPort: p.echo, PushPort: p.push, DiscardPort: p.discard} {
-				if err := p.listen(netip.AddrPortFrom(a, port), serve); err != nil {
+				if err := p.listen(netip.AddrPortFrom(a, port+shift), serve); err != nil {
 					return err
 				}
 			}
-			if err := p.listenHTTP(netip.AddrPortFrom(a, HTTPPort)); err != nil {
+			if err := p.listenHTTP(netip.AddrPortFrom(a, HTTPPort+shift)); err != nil {
 				return err
 			}
-			if err := p.listenUDP(netip.AddrPortFrom(a, UDPPort), p.echoDatagrams); err != nil {
+			if err := p.listenUDP(netip.AddrPortFrom(a, UDPPort+shift), p.echoDatagrams); err != nil {
 				return err
 			}
-			if err := p.listenUDP(netip.AddrPortFrom(a, DiscardPort), p.discardDatagrams); err != nil {
+			if err := p.listenUDP(netip.AddrPortFrom(a, DiscardPort+shift), p.discardDatagrams); err != nil {
 				return err
 			}
 		}

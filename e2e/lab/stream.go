@@ -30,7 +30,7 @@ func (l *Lab) StartStream(pod string, to netip.Addr, every time.Duration) (*Stre
 // StartStreamFrom is StartStream from a port of the caller's choice, which another
 // pod may use, too.
 func (l *Lab) StartStreamFrom(pod string, port int, to netip.Addr, every time.Duration) (*Stream, error) {
-	s, p, r, err := l.openStream(pod, port, netip.AddrPortFrom(to, TCPPort))
+	s, p, r, err := l.openStream(pod, port, netip.AddrPortFrom(to, TCPPort+l.shift))
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +45,7 @@ func (l *Lab) StartListening(pod string, to netip.Addr) (*Stream, error) {
 
 // StartListeningFrom is StartListening from a port of the caller's choice.
 func (l *Lab) StartListeningFrom(pod string, port int, to netip.Addr) (*Stream, error) {
-	s, _, r, err := l.openStream(pod, port, netip.AddrPortFrom(to, PushPort))
+	s, _, r, err := l.openStream(pod, port, netip.AddrPortFrom(to, PushPort+l.shift))
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +11,14 @@ import (
 
 	"github.com/sallyport/sallyport/e2e/lab"
 )
+
+// TestMain lets the test's program be the instrument that a probe starts.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "instrument" {
+		os.Exit(run())
+	}
+	os.Exit(m.Run())
+}
 
 func TestSpliceRewritesOnlyItsSection(t *testing.T) {
 	document := preface
@@ -68,7 +77,7 @@ func TestLongestGapEndsWithTheQuestions(t *testing.T) {
 
 // The kernel's announcement of a set's element is what "one pod" is measured by.
 func TestSetWatchSeesAnElementInItsTable(t *testing.T) {
-	w := &world{lab.Test(t, lab.Options{Prefix: "spbt", Nodes: 1, PodsPerNode: -1})}
+	w := &world{Lab: lab.Test(t, lab.Options{Prefix: "spbt", Nodes: 1, PodsPerNode: -1})}
 	s, err := watchSets(w, lab.NodeName(1))
 	if err != nil {
 		t.Fatal(err)

@@ -121,7 +121,7 @@ func (b *bench) crashAmong(ctx context.Context, r *bereft) (err error) {
 	if _, err := s.served(ctx, after); err != nil {
 		return err
 	}
-	for stream, lost := range map[*lab.Stream]*int{s.asking: &r.askedLost, s.pushed: &r.pushLost} {
+	for stream, lost := range map[*probed]*int{s.asking: &r.askedLost, s.pushed: &r.pushLost} {
 		if _, ok := stream.Since(after).NextReply(after); !ok || stream.Broken() != nil {
 			*lost++
 		}
@@ -292,6 +292,8 @@ its kernel as in "Replicated connections"; %d of a pod on the fourth node in whi
 a second. Beside them the clients of "Beside keepalived and conntrackd", of which the stalls are: the longest time without an answer. An idle connection is lost that the heir's kernel does not have as established; one
 in which somebody speaks, when nothing was heard in %v after the heir had the VIP. Of the connections begun, those fail whose
 partner greeted in the last milliseconds before the crash, before a standby knew of them, and whose pod has nothing to say itself.
+
+`+instrument+`
 
 %s
 %s`, idleFlows, talkers, talkEvery, newComers, silent, table([][]string{

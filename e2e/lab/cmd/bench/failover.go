@@ -105,15 +105,15 @@ func (b *bench) fail(ctx context.Context, c contender, r *aftermath) (err error)
 	defer func() { err = errors.Join(err, down()) }()
 	others := w.Others(holder)
 	from := pod(others[rand.IntN(len(others))]) // the heir's own pod as often as another's
-	echo, err := w.StartEcho(from, lab.PartnerAddr, 5*time.Millisecond)
+	echo, err := w.echo(from)
 	if err != nil {
 		return err
 	}
-	connects, err := w.StartConnects(from, lab.PartnerAddr, 5*time.Millisecond)
+	connects, err := w.connect(from, pace)
 	if err != nil {
 		return err
 	}
-	stream, err := w.StartStream(from, lab.PartnerAddr, 5*time.Millisecond)
+	stream, err := w.ask(from)
 	if err != nil {
 		return err
 	}
@@ -128,10 +128,11 @@ func (b *bench) fail(ctx context.Context, c contender, r *aftermath) (err error)
 	var next, opened time.Duration
 	err = lab.Await(patience, func() error {
 		var answered, admitted bool
-		next, answered = echo.Report().NextReply(at)
-		opened, admitted = connects.Report().NextReply(at)
-		answers := stream.Report().Answers()
-		if !answered || !admitted || stream.Broken() == nil && !answers[len(answers)-1].After(at.Add(next)) {
+		next, answered = echo.Since(at).NextReply(at)
+		opened, admitted = connects.Since(at).NextReply(at)
+		// The question that was under way at the fault is the one that stalls.
+		answers := stream.Since(at.Add(-time.Second)).Answers()
+		if !answered || !admitted || stream.Broken() == nil && (len(answers) == 0 || !answers[len(answers)-1].After(at.Add(next))) {
 			return fmt.Errorf("no answer after the fault; the connection broke: %v", stream.Broken())
 		}
 		return nil
@@ -159,7 +160,7 @@ func (b *bench) fail(ctx context.Context, c contender, r *aftermath) (err error)
 }
 
 // addBegun waits for the connections that were begun while nothing answered.
-func (r *aftermath) addBegun(connects *lab.Connects, from, to time.Time) error {
+func (r *aftermath) addBegun(connects *probed, from, to time.Time) error {
 	var took []time.Duration
 	err := lab.Await(patience, func() error {
 		took = nil
@@ -212,6 +213,8 @@ replies, "longest without" between any two new connections' greetings; "begun me
 the connections that were begun between the fault and the next reply; the stream's stall includes
 TCP's own retransmission timer, 200 ms at least. Where only the process is struck, the kernel forwards on until its fence closes:
 there the longest gap says what was missed.
+
+` + instrument + `
 
 ` + table(rows)
 	if haveKeepalived() {

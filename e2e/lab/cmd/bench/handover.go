@@ -27,19 +27,16 @@ type handed struct {
 
 // traffic is what goes on over all moves.
 type traffic struct {
-	echo     []*lab.Echo
-	asking   []*lab.Stream
-	listens  []*lab.Stream
-	connects []*lab.Connects
+	echo, asking, listens, connects []*probed
 }
 
 func (w *world) traffic() (*traffic, error) {
 	t := &traffic{}
 	for j := 1; j <= w.Options.Nodes; j++ {
-		e, err1 := w.StartEcho(pod(j), lab.PartnerAddr, 5*time.Millisecond)
-		a, err2 := w.StartStream(pod(j), lab.PartnerAddr, 5*time.Millisecond)
-		l, err3 := w.StartListening(pod(j), lab.PartnerAddr)
-		c, err4 := w.StartConnects(pod(j), lab.PartnerAddr, 20*time.Millisecond)
+		e, err1 := w.echo(pod(j))
+		a, err2 := w.ask(pod(j))
+		l, err3 := w.listen(pod(j))
+		c, err4 := w.connect(pod(j), 20*time.Millisecond)
 		if err := errors.Join(err1, err2, err3, err4); err != nil {
 			return nil, err
 		}
@@ -62,7 +59,7 @@ func (t *traffic) stop(h *handed) {
 	for i := range t.echo {
 		report := t.echo[i].Stop()
 		h.asked, h.lost = h.asked+len(report.Exchanges), h.lost+report.Lost()
-		for _, s := range []*lab.Stream{t.asking[i], t.listens[i]} {
+		for _, s := range []*probed{t.asking[i], t.listens[i]} {
 			broken := s.Broken() // before it is stopped by us
 			s.Stop()
 			h.streams++
@@ -94,8 +91,13 @@ func (w *world) inStep(holder int) error {
 	})
 }
 
-// settledFor is how long the segment is watched after each move.
-const settledFor = 400 * time.Millisecond
+const (
+	// settledFor is how long the segment is watched after each move.
+	settledFor = 400 * time.Millisecond
+	// tidied is when nothing of a move goes on any more: a second after it the new holder
+	// gives its connections ordinary timeouts, which reads the table.
+	tidied = 2 * time.Second
+)
 
 func (b *bench) handover(ctx context.Context) (string, error) {
 	moved := &handed{title: "`sallyport handover`", still: &handed{}}
@@ -169,7 +171,7 @@ func (b *bench) handOvers(ctx context.Context, w *world, t *traffic, h *handed) 
 			return err
 		}
 		t.since(at, time.Now(), h)
-		if err := wait(ctx, settledFor); err != nil { // what a move leaves behind is tidied up meanwhile
+		if err := wait(ctx, tidied); err != nil {
 			return err
 		}
 	}
@@ -235,6 +237,9 @@ func (b *bench) restarts(ctx context.Context, w *world, t *traffic, h *handed) e
 			h.moves++
 			took := time.Since(at)
 			t.since(at, at.Add(took), h)
+			if err := wait(ctx, tidied); err != nil {
+				return err
+			}
 			if err := still(ctx, took, t, h); err != nil {
 				return err
 			}
@@ -273,6 +278,8 @@ partner every 5 ms, and begins a connection every 20 ms. Gaps and stalls are the
 included, with ` + "`--timing wan`" + `, on which a hand-over does not depend: median / p95 / the longest of all. Of a restart they include the start of the gateway. Between
 two moves the same clients are watched for as long while nothing moves: what their pace and this machine, on which all hosts share two processors and one table of
 connections, make of it by themselves.
+
+` + instrument + `
 
 ` + table(rows) + "\n" + verdicts
 }

@@ -45,7 +45,7 @@ func (b *bench) kube(ctx context.Context) (_ string, err error) {
 	if err != nil {
 		return "", err
 	}
-	w := &world{l}
+	w := &world{Lab: l}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("%w\n%s", err, w.LogTails(10))

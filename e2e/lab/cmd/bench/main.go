@@ -95,7 +95,7 @@ func newCommand() *cobra.Command {
 	f.StringVar(&b.out, "out", "docs/benchmarks.md", "document to write to; - prints")
 	f.StringVar(&b.binary, "binary", "bin/sallyport", "the sallyport program")
 	f.StringVar(&b.prefix, "prefix", "spb", "first part of the names of all namespaces")
-	c.AddCommand(spinCommand(), witnessCommand())
+	c.AddCommand(spinCommand(), witnessCommand(), instrumentCommand())
 	return c
 }
 

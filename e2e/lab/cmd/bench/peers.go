@@ -152,23 +152,20 @@ func last(t trials) float64 {
 
 // clients are what a pod does meanwhile.
 type clients struct {
-	echo           *lab.Echo
-	connects       *lab.Connects
-	asking, pushed *lab.Stream
+	echo, connects, asking, pushed *probed
 }
 
 func startClients(w *world, from string) (c clients, err error) {
-	const every = 5 * time.Millisecond
-	if c.asking, err = w.StartStream(from, lab.PartnerAddr, every); err != nil {
+	if c.asking, err = w.ask(from); err != nil {
 		return c, err
 	}
-	if c.pushed, err = w.StartListening(from, lab.PartnerAddr); err != nil {
+	if c.pushed, err = w.listen(from); err != nil {
 		return c, err
 	}
-	if c.echo, err = w.StartEcho(from, lab.PartnerAddr, every); err != nil {
+	if c.echo, err = w.echo(from); err != nil {
 		return c, err
 	}
-	c.connects, err = w.StartConnects(from, lab.PartnerAddr, every)
+	c.connects, err = w.connect(from, pace)
 	return c, err
 }
 
@@ -185,7 +182,7 @@ func (c clients) served(ctx context.Context, after time.Time) (lost int, err err
 			return 0, err
 		}
 	}
-	for _, s := range []*lab.Stream{c.asking, c.pushed} {
+	for _, s := range []*probed{c.asking, c.pushed} {
 		if lab.AwaitContext(ctx, silent, func() error {
 			if _, ok := s.Since(after).NextReply(after); !ok && s.Broken() == nil {
 				return errors.New("no answer after the fault")

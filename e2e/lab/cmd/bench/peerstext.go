@@ -44,7 +44,7 @@ func (b *bench) wantsOf(name string, kind []string) bool {
 }
 
 // replicated waits until the kernels of the nodes have the connections.
-func (w *world) replicated(nodes []int, streams ...*lab.Stream) error {
+func (w *world) replicated(nodes []int, streams ...*probed) error {
 	for _, j := range nodes {
 		ns, err := w.Namespace(lab.NodeName(j))
 		if err != nil {
@@ -54,7 +54,7 @@ func (w *world) replicated(nodes []int, streams ...*lab.Stream) error {
 			missing := len(streams)
 			err := ns.Do(func() error {
 				_, err := conntrack.Dump(conntrack.IPv4, conntrack.Mark{}, func(e *conntrack.Entry) bool {
-					if e.Original.Protocol == unix.IPPROTO_TCP && e.Reply.Dst == w.Options.VIPs[0] && slices.ContainsFunc(streams, func(s *lab.Stream) bool {
+					if e.Original.Protocol == unix.IPPROTO_TCP && e.Reply.Dst == w.Options.VIPs[0] && slices.ContainsFunc(streams, func(s *probed) bool {
 						return s.Local().Addr() == e.Original.Src && s.Local().Port() == e.Original.SrcPort
 					}) {
 						missing--
@@ -115,6 +115,8 @@ link drops every frame and keeps its carrier, and its programs run on; "SIGSTOP"
 keepalived is Debian's package with VRRP version 3 and priorities 254, 170 and 86; at 10 ms with ` + "`vrrp_rt_priority 50` and `vrrp_rlimit_rttime 2000000`" + `. conntrackd
 replicates in the mode NOTRACK by multicast, without an external cache, and its primary-backup script is called at each change. Their packets take
 the design's path as made by hand, without a zone, for conntrackd replicates none; tunnel to the VIP, SNAT on every gateway.
+
+` + instrument + `
 
 ` + table(rows)
 	for _, program := range []string{"keepalived", "conntrackd"} {

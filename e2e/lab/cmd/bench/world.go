@@ -24,7 +24,13 @@ destinations:
 `
 
 // world is a lab in which something is measured: pod-j-1 is selected.
-type world struct{ *lab.Lab }
+type world struct {
+	*lab.Lab
+	probe *probe // nil until a client of its is wanted
+}
+
+// Close ends the probe before its lab, and tells what went wrong with either.
+func (w *world) Close() error { return errors.Join(w.probe.close(), w.Lab.Close()) }
 
 // up builds a lab with the route and no program running.
 func (b *bench) up(suffix string, o lab.Options) (*world, error) {
@@ -36,7 +42,7 @@ func (b *bench) up(suffix string, o lab.Options) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &world{l}
+	w := &world{Lab: l}
 	errs := []error{w.Manifests.WriteRoute("payments", route)}
 	for _, p := range w.Pods() {
 		errs = append(errs, w.Annotate(p.Name, "payments"))
