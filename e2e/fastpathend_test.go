@@ -30,6 +30,9 @@ func TestAGatewayEndsWhatGoesBesideNetfilter(t *testing.T) {
 				}
 				return nil
 			})
+			if w.remembered(1, selected(2)) == 0 {
+				t.Fatal("the gateway's programs do not know what goes by them")
+			}
 			w.must(w.agent(2).Pause())
 			w.must(c.end(w))
 			var before uint64
@@ -41,6 +44,7 @@ func TestAGatewayEndsWhatGoesBesideNetfilter(t *testing.T) {
 				}
 				return nil
 			})
+			w.isForgotten(selected(2)) // and not only without a lease
 			for range 100 {
 				_, _ = s.Write([]byte("hello"))
 			}
