@@ -142,6 +142,9 @@ func (c *content) compare(random io.Reader) error {
 	}
 }
 
+// source is the port that the partner sees, for nobody else wants the pod's.
+func (c *content) source() uint16 { return c.conn.LocalAddr().(*net.TCPAddr).AddrPort().Port() }
+
 // goesOn waits for a megabyte more.
 func (c *content) goesOn() {
 	c.w.t.Helper()
