@@ -49,9 +49,11 @@ const (
 	lease = time.Second
 	// long flows have as many packets, or a multiple, that tracking sees: shorter ones are
 	// not worth the agent's work.
-	long     = 8
-	endsTCP  = 0x01 | 0x02 | 0x04 // FIN, SYN, RST
-	mostSize = 65000              // of a packet for which an outer length can be written
+	long    = 8
+	endsTCP = 0x01 | 0x02 | 0x04 // FIN, SYN, RST
+	// mostSize of a frame for which the outer header's length can be written. TCP's large packets come
+	// within some hundred bytes of it.
+	mostSize = 0xffff - around + ethernet
 )
 
 // Where things are on the programs' stacks.
