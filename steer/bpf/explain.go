@@ -14,7 +14,7 @@ import (
 func Explain(err error, since, options string) error {
 	switch {
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return fmt.Errorf("%w: the agent needs the capabilities BPF and NET_ADMIN, and a seccomp profile that lets it call bpf", err)
+		return fmt.Errorf("%w: it needs the capabilities BPF and NET_ADMIN, and a seccomp profile that lets it call bpf", err)
 	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
 		return fmt.Errorf("%w: the kernel needs to be Linux %s or later, built with %s", err, since, options)
 	}

@@ -255,7 +255,7 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 	cmd.Env = append(os.Environ(), clientEnv+"=attach")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := cmd.CombinedOutput()
-	if err != nil || !bytes.Contains(out, []byte("the agent needs the capabilities BPF and NET_ADMIN")) {
+	if err != nil || !bytes.Contains(out, []byte("it needs the capabilities BPF and NET_ADMIN")) {
 		t.Errorf("without rights: %v %s", err, out)
 	}
 }

@@ -303,7 +303,7 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 	cmd.Env = append(os.Environ(), attachEnv+"=yes")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "the agent needs the capabilities BPF and NET_ADMIN") {
+	if err != nil || !strings.Contains(string(out), "it needs the capabilities BPF and NET_ADMIN") {
 		t.Errorf("without rights: %v %s", err, out)
 	}
 }
