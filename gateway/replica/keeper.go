@@ -244,6 +244,7 @@ func (k *keeper) withdraw(v vip.VIP) error {
 		return fmt.Errorf("withdraw %s: it is just being claimed or released", v.Addr)
 	}
 	p.begin(k.now())
+	p.withdrawn = true
 	k.mu.Unlock()
 	defer k.rouse()
 	err := errors.Join(k.fence.Ajar(v.Addrs(), false), k.claimer.Release(v))

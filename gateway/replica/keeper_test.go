@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	handle "github.com/vishvananda/netns"
+
 	"github.com/sallyport/sallyport/e2e/netns"
 	"github.com/sallyport/sallyport/election/boottime"
 	"github.com/sallyport/sallyport/vip"
@@ -143,4 +145,51 @@ func TestTheEndOfTheProgramReleases(t *testing.T) {
 	cancel()
 	eventually(t, "the address is gone", func() bool { return !has(t, v.Addr) })
 	eventually(t, "the fence is closed", func() bool { held, err := f.Held(); return err == nil && len(held) == 0 })
+}
+
+// Addresses that somebody takes off are put back, again and again; not one that is off on purpose.
+func TestAnAddressThatIsTakenOffIsPutBack(t *testing.T) {
+	k, _, v, _ := keep(t)
+	here, err := handle.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close()
+	h, err := layer2.OpenAt(here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error)
+	looks := make(chan int, 64)
+	go func() {
+		done <- h.WatchGone(ctx, v.Addrs(), k.log, func(present []netip.Addr) {
+			k.present(present)
+			looks <- len(present)
+		})
+	}()
+	<-looks
+	k.lease(v, boottime.Now()+30*time.Second)
+	both := func() bool { return has(t, v.Addr) && has(t, v.Via) }
+	eventually(t, "both addresses are on their interfaces", both)
+	for _, command := range []string{"ip addr del 192.0.2.10/32 dev eth0", "ip addr flush dev far", "ip addr del 192.0.2.10/32 dev eth0"} {
+		sh(t, command)
+		eventually(t, "both are back after "+command, both)
+	}
+	eventually(t, "it is withdrawn", func() bool { return k.withdraw(v) == nil })
+	for <-looks > 0 { // until none is there
+	}
+	k.mu.Lock()
+	again := k.posts[v.Addr.String()].again
+	k.mu.Unlock()
+	if again || has(t, v.Addr) || has(t, v.Via) {
+		t.Error("what was withdrawn is put back")
+	}
+	k.restore(v)
+	eventually(t, "both are restored", both)
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }

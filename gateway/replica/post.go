@@ -19,7 +19,9 @@ type post struct {
 	refusals attempts
 
 	held  bool // its address is in place, or half: it is to be taken off after the lease
-	again bool // its address was withdrawn and is to be put back
+	again bool // its address is to be put back
+	// withdrawn is its address on purpose, while it is held.
+	withdrawn bool
 	// busy with its address since began.
 	busy   bool
 	began  time.Duration
@@ -82,7 +84,7 @@ func (p *post) wantsClaim(now time.Duration) bool {
 // begin makes it busy with its address. Held even when it fails half way: what was
 // done must be undone.
 func (p *post) begin(now time.Duration) {
-	p.busy, p.began, p.held, p.again = true, now, true, false
+	p.busy, p.began, p.held, p.again, p.withdrawn = true, now, true, false, false
 }
 
 // claimed notes what became of a claim: whether it is a new trouble, or none after

@@ -262,6 +262,7 @@ func (r *Replica) Run(ctx context.Context) error {
 		g.Go(func() error { return r.cfg.Peers.Run(ctx, r.gossip.SetPeers) })
 	}
 	g.Go(func() error { return r.keeper.run(after) })
+	g.Go(func() error { return r.host.WatchGone(after, vip.Addrs(r.watch.holdable()), r.log, r.keeper.present) })
 	g.Go(func() error {
 		defer end()
 		return r.electorate.run(ctx)

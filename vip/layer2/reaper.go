@@ -40,7 +40,7 @@ func NewReaper(h *Host, f *Fence, vips func() []netip.Addr, log *slog.Logger) *R
 func (r *Reaper) Run(ctx context.Context) error {
 	closed := map[address]time.Time{} // since when the fence was seen closed
 	for ctx.Err() == nil {
-		events, stop, err := r.subscribe()
+		events, stop, err := r.host.addressEvents(r.log)
 		if err != nil {
 			r.log.Warn("watch addresses", "error", err)
 		}
@@ -48,23 +48,6 @@ func (r *Reaper) Run(ctx context.Context) error {
 		stop()
 	}
 	return nil
-}
-
-// subscribe gives a channel that is closed when the kernel ends the subscription.
-func (r *Reaper) subscribe() (<-chan netlink.AddrUpdate, func(), error) {
-	events, done := make(chan netlink.AddrUpdate, 64), make(chan struct{})
-	err := netlink.AddrSubscribeWithOptions(events, done, netlink.AddrSubscribeOptions{
-		Namespace:     &r.host.ns,
-		ErrorCallback: func(err error) { r.log.Debug("address events", "error", err) },
-	})
-	if err != nil {
-		return nil, func() {}, fmt.Errorf("subscribe to address events: %w", err)
-	}
-	return events, func() {
-		close(done)
-		for range events { // lets the subscription end, which may be about to send
-		}
-	}, nil
 }
 
 // follow returns when ctx is done, or when events can no longer be relied on.
