@@ -198,17 +198,26 @@ func paths(h Host) []Finding {
 	var out []Finding
 	for _, p := range h.Paths {
 		object := "way to " + p.To.String()
-		switch {
+		switch found, cure := p.Narrow(); {
 		case p.Error != "":
 			out = append(out, one(Warning, object, "could not be probed: "+p.Error, "see the agent's log")...)
 		case p.Largest == 0:
 			out = append(out, one(Error, object, "no ping of any size comes back", "see who holds the VIP, and the network between")...)
-		case p.Largest < p.Size:
-			out = append(out, one(Error, object, fmt.Sprintf("packets of %d bytes come back, of the tunnel's %d bytes not", p.Largest, p.Size),
-				fmt.Sprintf("let %d bytes pass everywhere on the way, or lower the MTU of %s's underlay: large packets of steered pods are lost", p.Size, p.Device))...)
+		case found != "":
+			out = append(out, one(Error, object, found, cure)...)
 		}
 	}
 	return out
+}
+
+// Narrow says that small packets pass and those of the tunnel's size do not; "" when they do,
+// or when nothing is known of any size.
+func (p Path) Narrow() (found, cure string) {
+	if p.Error != "" || p.Largest == 0 || p.Largest >= p.Size {
+		return "", ""
+	}
+	return fmt.Sprintf("packets of %d bytes come back, of the tunnel's %d bytes not", p.Largest, p.Size),
+		fmt.Sprintf("let %d bytes pass everywhere on the way, or lower the MTU of %s's underlay: large packets of steered pods are lost", p.Size, p.Device)
 }
 
 // arp are the settings with which the kernel does not answer for a /32

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/sallyport/sallyport/doctor"
 	"github.com/sallyport/sallyport/gateway"
 	"github.com/sallyport/sallyport/netfilter"
 	"github.com/sallyport/sallyport/tunnel"
@@ -89,6 +90,8 @@ type Agent struct {
 	Mark   uint32     `json:"mark"`
 	Remote netip.Addr `json:"remote,omitzero"` // where packets for the VIP are tunnelled to
 	Left   bool       `json:"left,omitempty"`  // the pod's interface is gone
+	// Path is how large packets for the VIP may be; nil: there is no tunnel to send them.
+	Path *doctor.Path `json:"path,omitempty"`
 }
 
 // Gateway is one replica.

@@ -114,8 +114,8 @@ func (w *walk) gateways() {
 		return
 	case len(holders) == 0:
 		if holder := w.elsewhere(known); holder != "" {
-			w.add(Unknown, fmt.Sprintf("%s holds %s by what %s says, and was not asked", holder, vip, known[0].Name), "an answer of who holds it",
-				"ask its host, or give its address with --http; what follows cannot be told without it")
+			w.add(Unknown, fmt.Sprintf("%s holds %s by what %s says, and gave no answer itself", holder, vip, known[0].Name), "an answer of who holds it",
+				"see why it is silent, or ask its host, by --http too; what follows cannot be told without it")
 			return
 		}
 		w.add(Wrong, "nobody holds "+vip.String()+": "+w.why(known), "one holder", "see to what it says: more than half of the gateways must hear each other, and one be able to take it")
@@ -126,11 +126,12 @@ func (w *walk) gateways() {
 	}
 	h := holders[0]
 	w.ok("%s holds %s, %d of the %d voters needed are heard", h.Name, vip, len(h.Voters), h.Quorum)
+	w.large()
 	w.holder(h, vip)
 }
 
-// elsewhere is who holds by what all say that were asked, and was not asked itself, as on
-// a host whose gateway alone is asked.
+// elsewhere is who holds by what all say that answered, and did not answer itself: it is silent,
+// or was not asked, as on a host whose gateway alone is asked.
 func (w *walk) elsewhere(known []Gateway) string {
 	holder := known[0].Holder
 	for _, g := range w.Gateways {
@@ -138,12 +139,26 @@ func (w *walk) elsewhere(known []Gateway) string {
 			return ""
 		}
 	}
-	for _, s := range w.Silent {
-		if s.Program == "gateway" {
-			return "" // it may be that one
-		}
-	}
 	return holder
+}
+
+// large is whether the pod's large packets get to the holder, through what lies between.
+func (w *walk) large() {
+	p := w.Agent.Path
+	if p == nil {
+		return
+	}
+	w.at("mtu", w.Agent.Node)
+	switch found, cure := p.Narrow(); {
+	case found != "":
+		w.add(Wrong, found, fmt.Sprintf("%d bytes pass to %s and back", p.Size, p.To), cure)
+	case p.Error != "":
+		w.add(Unknown, "the way to "+p.To.String()+" could not be probed: "+p.Error, "an answer to pings", "see the agent's log")
+	case p.Largest == 0:
+		w.add(Note, "no ping of any size comes back from "+p.To.String(), fmt.Sprintf("%d bytes pass", p.Size), "see the network between, and what drops pings on the way: the MTU is not known")
+	default:
+		w.ok("packets of %d bytes get to %s and back", p.Size, p.To)
+	}
 }
 
 // why nobody holds, in the words of who hears the most.
@@ -163,7 +178,9 @@ func (w *walk) why(known []Gateway) string {
 func (w *walk) holder(h Gateway, vip netip.Addr) {
 	a := w.Agent
 	w.at("admission", h.Node)
-	if h.View.Route == "" || h.View.VIP != vip || h.View.Disputed {
+	if h.View.Disputed {
+		w.add(Wrong, fmt.Sprintf("another pod has address %s, too", a.View.Addr), "an address that is one pod's", "delete the pod that no longer runs")
+	} else if h.View.Route == "" || h.View.VIP != vip {
 		w.add(Wrong, "the gateway's own view admits the packet by "+or(h.View.Route, "no route"), "by "+a.View.Route, "see the gateway's log for why its view differs from the agent's")
 	}
 	isSNAT := func(p netfilter.Pending) bool {

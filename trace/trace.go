@@ -61,7 +61,7 @@ const (
 // Steps are the names of all there are, in the order of the path.
 var Steps = []string{
 	"pod", "agent", "agent's view", "selection", "access", "destination", "sets", "rules", "ip rule", "tunnel", "table", "route", "kernel",
-	"gateway", "holder", "admission", "gateway's rules", "SNAT", "address", "way out", "reply rule", "gateway's tunnel", "reply route", "reply",
+	"gateway", "holder", "mtu", "admission", "gateway's rules", "SNAT", "address", "way out", "reply rule", "gateway's tunnel", "reply route", "reply",
 	"connections", "probe",
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport/sallyport/doctor"
 	"github.com/sallyport/sallyport/gateway"
 	"github.com/sallyport/sallyport/netfilter"
 	"github.com/sallyport/sallyport/tunnel"
@@ -31,7 +32,7 @@ func wellFacts() Facts {
 		API:      &Pod{Found: true, Node: "n2", Phase: "Running", Addrs: []netip.Addr{podAddr}},
 		Agent: &Agent{
 			Common: Common{Node: "n2", Live: true, View: view, Device: "sally0", Way: tunnel.Way{Device: "sally0", Table: 5321, Remote: vip}},
-			Mark:   0x1500, Remote: vip,
+			Mark:   0x1500, Remote: vip, Path: &doctor.Path{To: vip, Device: "sally0", Size: 1500, Largest: 1500},
 		},
 		Gateways: []Gateway{
 			{Common: Common{Node: "n1", Live: true, View: view, Device: "sally0", Way: tunnel.Way{Device: "sally0", Table: 5331, Remote: nodeEnd}},
@@ -114,7 +115,9 @@ var wrongs = []struct {
 		}
 	}, "holder", "eth0 has no carrier"},
 	{"two hold", func(f *Facts) { f.Gateways[1].Held = true }, "holder", "gw-0 and gw-1 hold"},
+	{"large packets do not pass", func(f *Facts) { f.Agent.Path.Largest = 1400 }, "mtu", "packets of 1400 bytes come back, of the tunnel's 1500 bytes not"},
 	{"gateway's view is older", func(f *Facts) { f.Gateways[0].View.Route = "" }, "admission", "by no route"},
+	{"a pod of another node has the address", func(f *Facts) { f.Gateways[0].View.Disputed = true }, "admission", "another pod has address 10.244.2.10, too"},
 	{"admission", func(f *Facts) { f.Gateways[0].Filter = missing(true, "set peers", "element missing") }, "admission", "set peers"},
 	{"gateway's rules", func(f *Facts) { f.Gateways[0].Filter = missing(false, "chain inner", "is missing") }, "gateway's rules", "chain inner"},
 	{"translation", func(f *Facts) {
@@ -144,8 +147,10 @@ var unasked = map[string]func(f *Facts){
 		f.Gateways = nil
 		f.Silent = []Silent{{"gateway", "n1", "refused"}}
 	},
-	"holder": func(f *Facts) { f.Gateways = f.Gateways[1:] },
-	"kernel": func(f *Facts) { f.Agent.Errors = []string{"no answer"} },
+	"holder":                        func(f *Facts) { f.Gateways = f.Gateways[1:] },
+	"holder, which does not answer": func(f *Facts) { f.Gateways, f.Silent = f.Gateways[1:], []Silent{{"gateway", "n1", "refused"}} },
+	"mtu":                           func(f *Facts) { f.Agent.Path.Largest, f.Agent.Path.Error = 0, "not allowed" },
+	"kernel":                        func(f *Facts) { f.Agent.Errors = []string{"no answer"} },
 }
 
 func TestStepsAreAllThatThereAre(t *testing.T) {

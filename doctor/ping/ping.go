@@ -20,8 +20,8 @@ const (
 	wait     = 400 * time.Millisecond // for an answer
 )
 
-// Largest is the first of the sizes, of whole IP packets that must not be fragmented,
-// of which an echo came back; 0 when none did. It takes NET_RAW.
+// Largest is the largest of the sizes, of whole IP packets that must not be fragmented, the largest
+// first, of which an echo came back; 0 when none did. It takes NET_RAW.
 func Largest(ctx context.Context, to netip.Addr, sizes ...int) (int, error) {
 	conn, err := net.ListenPacket("ip4:icmp", "0.0.0.0")
 	if err != nil {
@@ -39,53 +39,55 @@ func Largest(ctx context.Context, to netip.Addr, sizes ...int) (int, error) {
 	if err = errors.Join(err, refused); err != nil {
 		return 0, fmt.Errorf("forbid fragments of pings: %w", err)
 	}
-	id := uint16(rand.Uint32())
-	for i, size := range sizes {
+	// The largest alone, for it mostly is the answer; then all others at once.
+	for _, some := range [][]int{sizes[:1], sizes[1:]} {
 		for range tries {
 			if ctx.Err() != nil {
 				return 0, context.Cause(ctx)
 			}
-			back, err := echo(conn, to, id, uint16(i), size)
-			if errors.Is(err, unix.EMSGSIZE) {
-				break // larger than the interface's own
-			}
-			if err != nil {
-				return 0, fmt.Errorf("ping %s with %d bytes: %w", to, size, err)
-			}
-			if back {
-				return size, nil
+			if back, err := echo(conn, to, uint16(rand.Uint32()), some); back > 0 || err != nil {
+				return back, err
 			}
 		}
 	}
 	return 0, nil
 }
 
-func echo(conn net.PacketConn, to netip.Addr, id, seq uint16, size int) (bool, error) {
-	msg := make([]byte, size-ipHeader)
-	msg[0] = 8 // echo (RFC 792)
-	binary.BigEndian.PutUint16(msg[4:], id)
-	binary.BigEndian.PutUint16(msg[6:], seq)
-	binary.BigEndian.PutUint16(msg[2:], checksum(msg))
-	if _, err := conn.WriteTo(msg, &net.IPAddr{IP: to.AsSlice()}); err != nil {
-		return false, err
+// echo sends a ping of each size and gives the largest that came back, 0 where none did.
+func echo(conn net.PacketConn, to netip.Addr, id uint16, sizes []int) (int, error) {
+	largest := 0
+	for _, size := range sizes {
+		msg := make([]byte, size-ipHeader)
+		msg[0] = 8 // echo (RFC 792)
+		binary.BigEndian.PutUint16(msg[4:], id)
+		binary.BigEndian.PutUint16(msg[2:], checksum(msg))
+		_, err := conn.WriteTo(msg, &net.IPAddr{IP: to.AsSlice()})
+		switch {
+		case errors.Is(err, unix.EMSGSIZE): // larger than the interface's own
+		case err != nil:
+			return 0, fmt.Errorf("ping %s with %d bytes: %w", to, size, err)
+		default:
+			largest = max(largest, size)
+		}
 	}
 	if err := conn.SetReadDeadline(time.Now().Add(wait)); err != nil {
-		return false, err
+		return 0, err
 	}
+	back := 0
 	buf := make([]byte, 1<<16)
-	for {
+	for back < largest {
 		n, from, err := conn.ReadFrom(buf)
 		if errors.Is(err, unix.EAGAIN) || isTimeout(err) {
-			return false, nil
+			break
 		}
 		if err != nil {
-			return false, err
+			return 0, fmt.Errorf("hear what %s answers: %w", to, err)
 		}
-		ours := n >= 8 && buf[0] == 0 && binary.BigEndian.Uint16(buf[4:]) == id && binary.BigEndian.Uint16(buf[6:]) == seq
-		if ours && from.String() == to.String() {
-			return true, nil
+		if n >= 8 && buf[0] == 0 && binary.BigEndian.Uint16(buf[4:]) == id && from.String() == to.String() {
+			back = max(back, n+ipHeader)
 		}
 	}
+	return back, nil
 }
 
 func isTimeout(err error) bool {

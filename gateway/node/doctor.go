@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"net"
+	"net/netip"
 
 	"github.com/sallyport/sallyport/doctor"
 	"github.com/sallyport/sallyport/doctor/ping"
@@ -19,17 +20,25 @@ func (a *Agent) Doctor(ctx context.Context) doctor.Host {
 	if want == nil {
 		return out
 	}
-	device, err := net.InterfaceByName(a.cfg.Tunnel.Device)
-	if err != nil {
-		return out // that it is missing is among the errors of applying
-	}
-	size := device.MTU + tunnel.Overhead
 	for _, e := range want.ends {
-		p := doctor.Path{To: e.Inside, Device: device.Name, Size: size}
-		if p.Largest, err = ping.Largest(ctx, e.Inside, size, min(size, 1450), min(size, 1400), min(size, 1280), 576); err != nil {
-			p.Error = err.Error()
+		if p, ok := a.path(ctx, e.Inside); ok {
+			out.Paths = append(out.Paths, p)
 		}
-		out.Paths = append(out.Paths, p)
 	}
 	return out
+}
+
+// path probes the way of the tunnel's packets to its other end. That there is no tunnel is
+// told by others.
+func (a *Agent) path(ctx context.Context, to netip.Addr) (p doctor.Path, ok bool) {
+	device, err := net.InterfaceByName(a.cfg.Tunnel.Device)
+	if err != nil {
+		return p, false
+	}
+	size := device.MTU + tunnel.Overhead
+	p = doctor.Path{To: to, Device: device.Name, Size: size}
+	if p.Largest, err = ping.Largest(ctx, to, size, min(size, 1450), min(size, 1400), min(size, 1280), 576); err != nil {
+		p.Error = err.Error()
+	}
+	return p, true
 }

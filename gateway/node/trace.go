@@ -59,6 +59,9 @@ func (a *Agent) Trace(ctx context.Context, q trace.Question, _ netip.Addr) host.
 	}
 	kernel := host.Kernel{Filter: a.filter, Tunnel: a.tunnel, Table: want.table, Plan: want.up}
 	kernel.Look(ctx, &out.Common, q.Packet, []netip.Addr{out.View.Addr, out.Remote}, q.Packet.Dst, out.Mark)
+	if path, ok := a.path(ctx, out.Remote); ok {
+		out.Path = &path
+	}
 	return answer
 }
 
