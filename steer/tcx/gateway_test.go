@@ -20,7 +20,7 @@ import (
 // A gateway: an interface with the VIP, where the partner and a pod's node are neighbours.
 const gatewayHost = `ip link add eth0 type veth peer name wire; ip link set wire up; ip link set eth0 address 02:00:00:00:01:01 up; ip addr add 192.0.2.1/24 dev eth0
 ip addr add 192.0.2.10/32 dev eth0; ip neigh add 192.0.2.2 lladdr 02:00:00:00:01:02 dev eth0 nud permanent
-ip neigh add 192.0.2.200 lladdr 02:00:00:00:01:c8 dev eth0 nud permanent; ip route add 203.0.113.0/24 via 192.0.2.200
+ip neigh add 192.0.2.200 lladdr 02:00:00:00:01:c8 dev eth0 nud permanent; ip route add 203.0.113.0/24 via 192.0.2.200 mtu 1400
 ip link add sally0 type vxlan external gpe dstport 4793; ip link set sally0 mtu 1464 up; ip addr add 192.0.2.1/32 dev sally0 noprefixroute
 sysctl -qw net.ipv4.ip_forward=1`
 
@@ -175,6 +175,8 @@ func TestWhatAGatewayTranslatesBesideNetfilter(t *testing.T) {
 	}{
 		{what: "a datagram", taken: true},
 		{what: "a segment", in: change{flags: 0x10, len: 7}, taken: true},
+		{what: "the largest that the way out has room for", in: change{len: 1400 - 28}, taken: true},
+		{what: "one byte more", in: change{len: 1400 - 27}, outer: func(b []byte) { b[34]++ }}, // for which there is room home
 		{what: "SYN", in: change{flags: 0x02}},
 		{what: "FIN", in: change{flags: 0x11}},
 		{what: "RST", in: change{flags: 0x04}},
