@@ -72,15 +72,17 @@ func TestAGatewayLearnsAnewWhatItCarried(t *testing.T) {
 		stream.goesOn()
 		large.goOn()
 	}
-	w.passesBeside(1)
-	w.must(w.gateway(1).Pause())
-	w.awaitSilent(selected(2), partner)
-	came := stream.same.Load()
-	w.silent(selected(2))
-	if now := stream.same.Load(); now != came {
-		t.Errorf("%d bytes came back past the end of the lease", now-came)
+	for range 5 { // or what was beside netfilter may have had to pass it just then
+		w.passesBeside(1)
+		w.must(w.gateway(1).Pause())
+		w.awaitSilent(selected(2), partner)
+		came := stream.same.Load()
+		w.silent(selected(2))
+		if now := stream.same.Load(); now != came {
+			t.Errorf("%d bytes came back past the end of the lease", now-came)
+		}
+		w.must(w.gateway(1).Continue())
 	}
-	w.must(w.gateway(1).Continue())
 	w.passesBeside(1)
 	stream.stop()
 	large.stop()

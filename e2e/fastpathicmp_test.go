@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -48,12 +49,20 @@ func TestErrorsOfWhatGoesBesideNetfilterReachThePod(t *testing.T) {
 			for hop, where := range []string{"the pod's node", "the gateway", "the router"} {
 				w.carried(s)
 				w.option(s, unix.IP_TTL, hop+1)
+				before := []uint64{w.beside(2).PacketsOut, w.besideAt(1).PacketsOut, 0}
 				w.await(func() error {
-					if err := ask(s, []byte("hello")); !errors.Is(err, unix.EHOSTUNREACH) {
-						return fmt.Errorf("past its time to live at %s: %v", where, err)
+					err := ask(s, []byte(where))
+					if err == nil {
+						t.Fatalf("what was past its time to live at %s is answered", where)
+					}
+					if !errors.Is(err, unix.EHOSTUNREACH) {
+						return fmt.Errorf("past its time to live at %s: %w", where, err)
 					}
 					return nil
 				})
+				if after := []uint64{w.beside(2).PacketsOut, w.besideAt(1).PacketsOut, 0}; after[hop] != before[hop] {
+					t.Errorf("%s: %d packets whose time to live was over went beside netfilter", where, after[hop]-before[hop])
+				}
 				w.option(s, unix.IP_TTL, 64)
 			}
 
@@ -119,14 +128,17 @@ func (w *world) option(c *net.UDPConn, option, value int) *net.UDPConn {
 	return c
 }
 
-// ask sends a datagram and waits for an answer, or for an error.
+// ask sends a datagram and waits for its answer, or for an error.
 func ask(c *net.UDPConn, what []byte) error {
 	if _, err := c.Write(what); err != nil {
 		return err
 	}
 	_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
-	_, err := c.Read(make([]byte, 2048))
-	return err
+	for answer := make([]byte, 2048); ; {
+		if n, err := c.Read(answer); err != nil || bytes.HasPrefix(answer[:n], what) {
+			return err
+		}
+	}
 }
 
 // resets has one side abort a connection that goes beside netfilter, and demands that the other hears of it.

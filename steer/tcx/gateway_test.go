@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,7 +21,7 @@ import (
 // A gateway: an interface with the VIP, where the partner and a pod's node are neighbours.
 const gatewayHost = `ip link add eth0 type veth peer name wire; ip link set wire up; ip link set eth0 address 02:00:00:00:01:01 up; ip addr add 192.0.2.1/24 dev eth0
 ip addr add 192.0.2.10/32 dev eth0; ip neigh add 192.0.2.2 lladdr 02:00:00:00:01:02 dev eth0 nud permanent
-ip neigh add 192.0.2.200 lladdr 02:00:00:00:01:c8 dev eth0 nud permanent; ip route add 203.0.113.0/24 via 192.0.2.200 mtu 1400
+ip neigh add 192.0.2.200 lladdr 02:00:00:00:01:c8 dev eth0 nud permanent; ip route add 203.0.113.0/24 via 192.0.2.200 mtu lock 1400
 ip link add sally0 type vxlan external gpe dstport 4793; ip link set sally0 mtu 1464 up; ip addr add 192.0.2.1/32 dev sally0 noprefixroute
 sysctl -qw net.ipv4.ip_forward=1`
 
@@ -154,6 +155,49 @@ func reversed(frame []byte) []byte {
 }
 
 func same[T any](T) {}
+
+// Tunnel packets to a VIP come by the interface of its other address, if it has one.
+func TestAVIPOfTwoNetworksHasTwoInterfaces(t *testing.T) {
+	become(t, gatewayHost+"; ip link add eth1 type veth peer name inside; ip link set eth1 up")
+	two := vip.VIP{Addr: theVIP, Interface: "eth0", Via: netip.MustParseAddr("10.0.0.10"), ViaInterface: "eth1"}
+	g, err := FindFront(tunnel.DefaultConfig(), nodeIP, []vip.VIP{two})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var index [2]int
+	for i, name := range []string{"eth0", "eth1"} {
+		link, err := net.InterfaceByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		index[i] = link.Index
+	}
+	if want := (Address{VIP: theVIP, Inside: two.Via, Outer: index[0], Inner: index[1]}); !slices.Equal(g.VIPs, []Address{want}) {
+		t.Errorf("%+v, want %+v", g.VIPs, want)
+	}
+}
+
+func TestAsManyVIPsAsThereIsRoomFor(t *testing.T) {
+	become(t, gatewayHost)
+	g, err := FindFront(tunnel.DefaultConfig(), nodeIP, []vip.VIP{{Addr: theVIP, Interface: "eth0"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := g.VIPs[0]
+	for n := range mostVIPs - 1 {
+		one.VIP = netip.AddrFrom4([4]byte{192, 0, 2, byte(100 + n)})
+		g.VIPs = append(g.VIPs, one)
+	}
+	p, err := OpenGateway(g)
+	opened(t, err)
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	g.VIPs = append(g.VIPs, one)
+	if _, err := OpenGateway(g); err == nil || !strings.Contains(err.Error(), "65 VIPs are more than the 64 that there is room for") {
+		t.Errorf("one VIP more: %v", err)
+	}
+}
 
 func TestWhatAGatewayTranslatesBesideNetfilter(t *testing.T) {
 	p, c := openGateway(t)
