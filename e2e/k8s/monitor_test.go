@@ -177,11 +177,13 @@ func (m *monitor) nothing(but string) {
 	})
 }
 
-// misses awaits that the alert of a gateway that is missing is about to fire, by the heir.
+// misses awaits that the alert of a gateway that is missing is about to fire, by the heir, and of the
+// two programs that Prometheus does not reach.
 func (m *monitor) misses(heir int) {
 	m.w.t.Helper()
 	m.until(fmt.Sprintf(`ALERTS{alertname="SallyportGatewayMissing",alertstate=~"pending|firing",instance="%s:9871"}`, asNode(pod{node: heir})))
 	m.until(`count(up == 0) == 2`)
+	m.until(`count(ALERTS{alertname="SallyportSilent",alertstate="pending"}) == 2`)
 }
 
 // mended awaits that no alert is left, and demands that none came but those of a gateway that
@@ -198,7 +200,7 @@ func (m *monitor) mended() {
 	came, err := m.Query(fmt.Sprintf(`count by (alertname, alertstate) (last_over_time(ALERTS[%dms]))`, time.Since(m.well).Milliseconds()))
 	m.w.must(err)
 	due := []string{"SallyportGatewayMissing", "SallyportNoHolder", "SallyportProblem"}
-	near := []string{"SallyportPacketsRefused", "SallyportNoGateway", "SallyportViewOld"}
+	near := []string{"SallyportPacketsRefused", "SallyportNoGateway", "SallyportViewOld", "SallyportSilent"}
 	for _, a := range came {
 		name, state := a.Labels["alertname"], a.Labels["alertstate"]
 		if slices.Contains(due, name) || slices.Contains(near, name) && state == "pending" {
