@@ -23,9 +23,12 @@ func printReplication(w io.Writer, vips []host.VIP) {
 		default:
 			fmt.Fprintf(w, "%s\t%d\t", v.VIP, v.Connections)
 			for i, s := range r.Standbys {
-				state := fmt.Sprintf("lags by %.0f ms", s.LagSeconds*1000)
-				if s.InStep {
-					state = "in step"
+				state := "in step"
+				switch {
+				case !s.InStep:
+					state = "is catching up"
+				case s.LagSeconds > 0:
+					state = fmt.Sprintf("lags by %.0f ms", s.LagSeconds*1000)
 				}
 				if i > 0 {
 					fmt.Fprint(w, ", ")

@@ -166,7 +166,7 @@ func (w *world) inStep(ctx context.Context) func() error {
 			}
 			standbys := 0
 			for _, s := range v.Replication.Standbys {
-				if s.InStep {
+				if s.InStep && s.LagSeconds == 0 {
 					standbys++
 				}
 			}

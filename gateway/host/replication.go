@@ -15,12 +15,12 @@ type Replication struct {
 // Standby that follows a holder.
 type Standby struct {
 	Name       string  `json:"name"`
-	InStep     bool    `json:"inStep"`
+	InStep     bool    `json:"inStep"` // it has all but what it lags by
 	LagSeconds float64 `json:"lagSeconds"`
 }
 
 var (
-	descInStep    = desc("replication_in_step", "1 while the standby has all that the holder, which says this, has.", "vip", "standby")
+	descInStep    = desc("replication_in_step", "1 while the standby has all that the holder, which says this, has, but for what it lags by.", "vip", "standby")
 	descLag       = desc("replication_lag_seconds", "For how long the oldest change waits that the standby has not taken over.", "vip", "standby")
 	descCopied    = desc("replication_bytes_total", "Bytes of replicated connections, sent and received.", "vip")
 	descSnapshots = desc("replication_snapshots_total", "Snapshots sent to standbys that were new or lagged.", "vip")

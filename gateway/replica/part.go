@@ -286,7 +286,7 @@ func (p *part) replication() host.Replication {
 		b := f.Feedback()
 		r.Bytes, r.Snapshots = r.Bytes+b.Bytes, r.Snapshots+b.Snapshots
 		for _, s := range b.Standbys {
-			r.Standbys = append(r.Standbys, host.Standby{Name: s.Name, InStep: s.CaughtUp, LagSeconds: s.Lag.Seconds()})
+			r.Standbys = append(r.Standbys, host.Standby{Name: s.Name, InStep: s.Complete, LagSeconds: s.Lag.Seconds()})
 		}
 		slices.SortFunc(r.Standbys, func(a, b host.Standby) int { return strings.Compare(a.Name, b.Name) })
 	}

@@ -177,7 +177,7 @@ func (c *crowd) lagging() error {
 		return fmt.Errorf("%d standbys follow", len(standbys))
 	}
 	for _, standby := range standbys {
-		if !standby.InStep {
+		if !standby.InStep || standby.LagSeconds > 0 {
 			return fmt.Errorf("%s is not in step", standby.Name)
 		}
 	}

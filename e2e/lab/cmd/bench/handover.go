@@ -83,7 +83,7 @@ func (w *world) inStep(holder int) error {
 			return fmt.Errorf("n%d does not have all standbys", holder)
 		}
 		for _, standby := range s.VIPs[0].Replication.Standbys {
-			if !standby.InStep && standby.LagSeconds > .05 {
+			if !standby.InStep || standby.LagSeconds > .05 {
 				return fmt.Errorf("%s is not in step", standby.Name)
 			}
 		}
