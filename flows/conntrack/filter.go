@@ -60,15 +60,19 @@ func filter(zone uint16, what Interest) []bpf.Instruction {
 	if what == Everything {
 		return append(program, pass)
 	}
+	deleted := uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, deleteEntry))) // as the filter reads it
+	isDeleted := bpf.LoadAbsolute{Off: 4, Size: 2}
+	// What a program asked for is told of if it is an end.
+	program = append(program, bpf.LoadAbsolute{Off: 12, Size: 4}, isNot(0, 1), bpf.Jump{Skip: 3},
+		isDeleted, bpf.JumpIf{Cond: bpf.JumpEqual, Val: deleted, SkipTrue: 1}, refuse)
 	// What has no state is not of TCP, or came by another way than from state to state.
 	program = slices.Concat(program, []bpf.Instruction{start},
 		find(ctaProtoInfo, extAttribute), []bpf.Instruction{isNot(0, 1), pass},
 		find(ctaProtoInfoTCP, extNested), []bpf.Instruction{isNot(0, 1), pass},
 		find(ctaTCPState, extNested), []bpf.Instruction{isNot(0, 1), pass})
-	deleted := uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, deleteEntry))) // as the filter reads it
 	return append(program,
 		bpf.TAX{}, bpf.LoadIndirect{Off: attrHeader, Size: 1}, bpf.TAX{},
-		bpf.LoadAbsolute{Off: 4, Size: 2}, isNot(deleted, 4),
+		isDeleted, isNot(deleted, 4),
 		// The rest is as Scope.Change has it: the end of what was told of and has not closed,
 		bpf.TXA{},
 		bpf.JumpIf{Cond: bpf.JumpLessThan, Val: uint32(TCPEstablished), SkipTrue: 1},

@@ -113,8 +113,12 @@ func TestOnlyWhatChangesAnythingIsHeard(t *testing.T) {
 	srv.Close()
 
 	pod, _ = l.connect(podA, 0)
-	remove(l.entry(l.a, pod))
-	check("forgotten while it was open", "updated 3", "destroyed 3")
+	check("opened again", "updated 3")
+	e := l.entry(l.a, pod)
+	l.do(l.a, func() error { return conntrack.Update(e) }) // as a takeover does
+	check("changed by a program")
+	remove(e)
+	check("forgotten while it was open", "destroyed 3")
 
 	pod, _ = l.connect(podA, 0)
 	if err := pod.(*net.TCPConn).SetLinger(0); err != nil {

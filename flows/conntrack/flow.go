@@ -42,10 +42,11 @@ func (s Scope) Has(e *Entry) bool {
 // and that neither has ended, would suffer from being forgotten.
 func (s Scope) Flow(e *Entry) (flows.Flow, bool) {
 	f, ours := s.read(e)
+	ours = ours && e.Status&SeenReply != 0
 	if e.Original.Protocol == unix.IPPROTO_TCP {
 		return f, ours && e.TCPState >= TCPEstablished && e.TCPState <= tcpLastAck
 	}
-	return f, ours && e.Status&SeenReply != 0
+	return f, ours
 }
 
 // read gives every entry of the scope that could ever be a Flow.
@@ -75,10 +76,13 @@ func (s Scope) read(e *Entry) (flows.Flow, bool) {
 //
 // Of a TCP connection its opening, the first FIN and its close are told. What comes between
 // the last two a standby that takes over learns from packets, and until then its
-// timeout is as short. The end of an entry is told of what had not closed.
+// timeout is as short. The end of an entry is told of what had not closed. What a program
+// changes of an entry, its timeout for one, is its own host's.
 func (s Scope) Change(ev *Event) (flows.Change, bool) {
 	e := &ev.Entry
 	switch {
+	case ev.Kind == Updated && ev.Asked:
+		return flows.Change{}, false
 	case ev.Kind == Destroyed && !e.Over() || ev.Kind != Destroyed && e.Over():
 		f, ours := s.read(e)
 		return flows.Change{Op: flows.Delete, Flow: f}, ours && e.Status&SeenReply != 0 // nobody was told of others
@@ -173,4 +177,24 @@ func (s Scope) Apply(w *Writer, changes []flows.Change, last func(Entry) time.Du
 		return err
 	}
 	return w.Put(put)
+}
+
+// Adopt makes changes of connections whose packets pass here from now on, and which may
+// have ended: nothing that is there gives way to them.
+func (s Scope) Adopt(w *Writer, changes []flows.Change, t Timeouts) error {
+	var add, ended []Entry
+	for _, c := range changes {
+		e := s.Entry(c.Flow)
+		if c.Op != flows.Put {
+			ended = append(ended, e)
+		}
+		if c.Op != flows.Delete {
+			e.Timeout = t.Normal(e)
+			add = append(add, e)
+		}
+	}
+	if err := w.Delete(ended); err != nil {
+		return err
+	}
+	return w.Add(add)
 }

@@ -108,6 +108,7 @@ func (s *socket) send(b []byte) error {
 type header struct {
 	kind, flags uint16
 	seq         uint32
+	port        uint32 // in an event, the socket of who asked for it; 0: packets did
 }
 
 // messages walks the messages of a datagram.
@@ -117,7 +118,7 @@ func messages(b []byte, each func(h header, body []byte) error) error {
 		if size < unix.NLMSG_HDRLEN || size > len(b) {
 			return errShort
 		}
-		h := header{kind: binary.NativeEndian.Uint16(b[4:]), flags: binary.NativeEndian.Uint16(b[6:]), seq: binary.NativeEndian.Uint32(b[8:])}
+		h := header{kind: binary.NativeEndian.Uint16(b[4:]), flags: binary.NativeEndian.Uint16(b[6:]), seq: binary.NativeEndian.Uint32(b[8:]), port: binary.NativeEndian.Uint32(b[12:])}
 		if err := each(h, b[unix.NLMSG_HDRLEN:size]); err != nil {
 			return err
 		}

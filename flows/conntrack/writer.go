@@ -61,6 +61,13 @@ func (w *Writer) Put(entries []Entry) error {
 	return errors.Join(append(append(errs, more...), err)...)
 }
 
+// Add makes entries be there, unless their tuple is taken on either side.
+func (w *Writer) Add(entries []Entry) error {
+	refused, err := w.each(entries, (*Entry).insertion)
+	_, errs := sift(entries, refused, unix.EEXIST, "create")
+	return errors.Join(append(errs, err)...)
+}
+
 // Update changes entries as the function Update does; one that is gone is no error.
 func (w *Writer) Update(entries []Entry) error {
 	refused, err := w.each(entries, (*Entry).update)

@@ -174,11 +174,15 @@ func TestChangesFollowTheLifeOfAConnection(t *testing.T) {
 	}
 	foreign := at(conntrack.Updated, 3, conntrack.SeenReply)
 	foreign.Entry.Mark = 0x600
+	asked := at(conntrack.Updated, 3, conntrack.SeenReply)
+	asked.Asked = true
 	for _, c := range []struct {
 		name string
 		ev   conntrack.Event
 		op   flows.Op // 0: nothing is told
 	}{
+		{"changed by a program", asked, 0},
+		{"picked up, and born so", at(conntrack.New, 3, 0), 0},
 		{"SYN", at(conntrack.New, 1, 0), 0},
 		{"SYN, ACK", at(conntrack.Updated, 2, conntrack.SeenReply), 0},
 		{"established", at(conntrack.Updated, 3, conntrack.SeenReply|conntrack.Assured), flows.Put},
