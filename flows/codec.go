@@ -91,6 +91,8 @@ func (m *Message) appendTo(out []byte) []byte {
 			s = s[:min(len(s), maxName)]
 			out = append(append(out, byte(len(s))), s...)
 		}
+		out = binary.BigEndian.AppendUint64(out, m.Have.Term)
+		return binary.BigEndian.AppendUint64(out, m.Have.Seq)
 	}
 	for i := range m.Changes {
 		out = appendChange(out, &m.Changes[i])
@@ -121,7 +123,7 @@ func (d *Decoder) Decode(b []byte) (Message, error) {
 		return Message{}, errVersion
 	}
 	m := Message{Kind: Kind(b[1]), Term: binary.BigEndian.Uint64(b[3:]), Seq: binary.BigEndian.Uint64(b[11:])}
-	if m.Kind < Hello || m.Kind > Merge {
+	if m.Kind < Hello || m.Kind > Ask {
 		return Message{}, errKind
 	}
 	body, err := d.unpack(b[2], b[headLen:])
@@ -136,6 +138,11 @@ func (d *Decoder) Decode(b []byte) (Message, error) {
 			}
 			*s, body = string(body[1:1+int(body[0])]), body[1+int(body[0]):]
 		}
+		if len(body) < 16 {
+			return Message{}, errShort
+		}
+		m.Have = Position{Term: binary.BigEndian.Uint64(body), Seq: binary.BigEndian.Uint64(body[8:])}
+		body = body[16:]
 	case Snapshot, Changes:
 		d.changes = d.changes[:0]
 		for len(body) > 0 && len(d.changes) < MaxChanges {

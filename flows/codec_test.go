@@ -29,7 +29,7 @@ func some(n int) (changes []flows.Change) {
 
 func messages() []flows.Message {
 	return []flows.Message{
-		{Kind: flows.Hello, Term: 7, Name: "sallyport-gateway-1", VIP: "192.0.2.10"},
+		{Kind: flows.Hello, Term: 7, Name: "sallyport-gateway-1", VIP: "192.0.2.10", Have: flows.Position{Term: 6, Seq: 90}},
 		{Kind: flows.Begin, Term: 7, Seq: 12},
 		{Kind: flows.Snapshot, Term: 7, Changes: some(1)},
 		{Kind: flows.Snapshot, Term: 7, Changes: some(flows.MaxChanges)},
@@ -37,6 +37,7 @@ func messages() []flows.Message {
 		{Kind: flows.Changes, Term: 7, Seq: 12, Changes: some(9)},
 		{Kind: flows.Beat, Term: 7},
 		{Kind: flows.Ack, Term: 7, Seq: 12},
+		{Kind: flows.Ask, Term: 7},
 	}
 }
 
@@ -61,10 +62,11 @@ func TestDecodeGivesWhatWasEncoded(t *testing.T) {
 }
 
 func TestDecodeRefuses(t *testing.T) {
-	valid := flows.Encode(messages()[5])
+	valid, hello := flows.Encode(messages()[5]), flows.Encode(messages()[0])
 	for name, b := range map[string][]byte{
 		"nothing":         nil,
 		"half a head":     valid[:10],
+		"half a greeting": hello[:len(hello)-1],
 		"half a body":     valid[:len(valid)-1],
 		"another version": append([]byte{flows.Version + 1}, valid[1:]...),
 		"another kind":    append([]byte{flows.Version, 99}, valid[2:]...),

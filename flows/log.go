@@ -8,11 +8,14 @@ import "time"
 // is bounded: that standby gets a snapshot instead.
 type Log struct {
 	Term uint64 // it may grow
-	// Whole is false when the holder had not caught up with the one before it: then what
-	// it lacks has not ended for that.
-	Whole bool
+	// Have is what the holder's own table had of the holders before it.
+	Have Position
 
-	limit    int // bytes of batches
+	own      []uint64      // the terms before Term in which the holder held
+	renewed  time.Duration // when Term began
+	news     *news         // what the kernel told of since; nil: too long ago, or too much
+	owed     map[Key]bool  // ends that it has yet to tell of, and that are no news
+	limit    int           // bytes of batches
 	pending  []Change
 	at       map[Key]int   // into pending
 	since    time.Duration // when the oldest of pending was added
@@ -31,14 +34,16 @@ type Batch struct {
 }
 
 // NewLog keeps batches of at most limit bytes for standbys that lag.
-func NewLog(term uint64, limit int) *Log {
-	return &Log{Term: term, limit: limit, first: 1, at: map[Key]int{}, standbys: map[*Cursor]bool{}}
+func NewLog(term uint64, limit int, now time.Duration) *Log {
+	return &Log{Term: term, limit: limit, first: 1, at: map[Key]int{}, standbys: map[*Cursor]bool{}, news: newNews(), renewed: now}
 }
 
-// Add notes a change and returns how many wait for Seal.
+// Add notes a change that the kernel tells of, and returns how many wait for Seal.
 func (l *Log) Add(now time.Duration, c Change) int {
+	l.note(now, c.Flow.Key)
 	if len(l.standbys) == 0 {
-		return 0 // whoever comes gets a snapshot
+		l.first++ // nobody has it; whoever comes gets a snapshot
+		return 0
 	}
 	if i, again := l.at[c.Flow.Key]; again {
 		l.pending[i] = c.after(l.pending[i].Op)
@@ -80,6 +85,7 @@ func (l *Log) Reset() {
 		c.lost = true
 	}
 	l.trim()
+	l.first++ // nobody has what was missed
 }
 
 func (l *Log) next() uint64 { return l.first + uint64(len(l.batches)) }
@@ -128,6 +134,9 @@ func (l *Log) Follow() *Cursor {
 func (c *Cursor) Close() {
 	delete(c.log.standbys, c)
 	if len(c.log.standbys) == 0 {
+		if len(c.log.pending) > 0 {
+			c.log.first++ // nobody has it
+		}
 		c.log.clear() // what comes after it is not noted: it would be old news to the next
 	}
 	c.log.trim()
@@ -146,11 +155,7 @@ func (c *Cursor) Rewind() Message {
 
 // End closes the snapshot.
 func (c *Cursor) End() Message {
-	m := Message{Kind: End, Term: c.log.Term, Seq: c.base}
-	if !c.log.Whole {
-		m.Kind = Merge
-	}
-	return m
+	return Message{Kind: End, Term: c.log.Term, Seq: c.base}
 }
 
 // Whole notes that the standby's kernel has the snapshot that ended so.

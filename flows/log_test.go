@@ -27,7 +27,7 @@ func drain(t *testing.T, c *flows.Cursor) (changes []flows.Change) {
 }
 
 func TestOneBatchHasTheLatestOfEachFlow(t *testing.T) {
-	l := flows.NewLog(1, 1<<20)
+	l := flows.NewLog(1, 1<<20, 0)
 	c := l.Follow()
 	c.Rewind()
 	gone := func(n int) flows.Change { return flows.Change{Op: flows.Delete, Flow: put(n).Flow} }
@@ -50,7 +50,7 @@ func TestOneBatchHasTheLatestOfEachFlow(t *testing.T) {
 // A standby that reads nothing costs the limit and no more, and the others nothing.
 func TestALaggardIsCutToASnapshot(t *testing.T) {
 	const limit = 4 << 10
-	l := flows.NewLog(1, limit)
+	l := flows.NewLog(1, limit, 0)
 	slow, fast := l.Follow(), l.Follow()
 	slow.Rewind()
 	fast.Rewind()
@@ -79,7 +79,7 @@ func TestALaggardIsCutToASnapshot(t *testing.T) {
 }
 
 func TestLagRunsFromTheChangeToItsAcknowledgement(t *testing.T) {
-	l := flows.NewLog(1, 1<<20)
+	l := flows.NewLog(1, 1<<20, 0)
 	c := l.Follow()
 	begin := c.Rewind()
 	if c.CaughtUp() {

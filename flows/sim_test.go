@@ -223,8 +223,7 @@ func (s *sim) takeover(vip, member int) {
 	s.term[vip]++
 	s.holder[vip] = member
 	if member >= 0 {
-		s.seats[vip][member].log = flows.NewLog(s.term[vip], simLimit)
-		s.seats[vip][member].log.Whole = true
+		s.seats[vip][member].log = flows.NewLog(s.term[vip], simLimit, s.now)
 	}
 	s.note("m%d takes vip %d in term %d", member, vip, s.term[vip])
 }

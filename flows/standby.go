@@ -35,10 +35,13 @@ func (s *Standby) Observe(term uint64) { s.term = max(s.term, term) }
 // Synced tells that the own table has everything up to the last batch taken.
 func (s *Standby) Synced() bool { return s.phase == streaming }
 
+// Position of the own table; only of use once Synced.
+func (s *Standby) Position() Position { return Position{Term: s.term, Seq: s.next - 1} }
+
 // Answer tells the holder what the own table has, once it has it.
 func (s *Standby) Answer(m Message) Message {
 	switch m.Kind {
-	case End, Merge:
+	case End:
 		return m
 	case Changes:
 		return Message{Kind: Ack, Term: s.term, Seq: s.next - 1}
@@ -70,9 +73,6 @@ func (s *Standby) Step(m Message, table func() ([]Flow, error)) ([]Change, error
 	case m.Kind == End && s.phase == reading:
 		s.phase = streaming
 		return s.sweep(), nil
-	case m.Kind == Merge && s.phase == reading:
-		s.phase, s.before = streaming, nil
-		return nil, nil
 	case m.Kind == Changes && s.phase == streaming && m.Seq == s.next:
 		s.next++
 		return m.Changes, nil

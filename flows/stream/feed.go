@@ -12,10 +12,10 @@ import (
 
 // Feed is what this member tells about one VIP for as long as it holds it.
 type Feed struct {
-	vip      string
-	snapshot func() ([]flows.Flow, error)
-	observe  func(lag time.Duration)
-	now      func() time.Duration
+	vip     string
+	kernel  Kernel
+	observe func(lag time.Duration)
+	now     func() time.Duration
 
 	mu      sync.Mutex
 	log     *flows.Log
@@ -23,6 +23,8 @@ type Feed struct {
 	heard   chan struct{} // closed when a standby has acknowledged something, or at the end
 	ended   bool
 	streams map[*stream]bool
+
+	adopting sync.Mutex // one table at a time; taken before mu
 
 	bytes     atomic.Uint64
 	snapshots atomic.Uint64
@@ -32,11 +34,22 @@ type Feed struct {
 // instead: some hundred thousand connections.
 const kept = 8 << 20
 
-func newFeed(vip string, term uint64, whole bool, snapshot func() ([]flows.Flow, error), now func() time.Duration, observe func(time.Duration)) *Feed {
-	log := flows.NewLog(term, kept)
-	log.Whole = whole
+// Kernel is where a holder's flows are.
+type Kernel interface {
+	// Flows are all that there are, those that were not added yet too.
+	Flows() ([]flows.Flow, error)
+	// Flush returns when everything that had happened before the call has been added.
+	Flush(ctx context.Context) error
+	// Adopt makes changes that a standby's table calls for; what clashes with a connection
+	// that is there gives way to it. That something begins so is not added.
+	Adopt(changes []flows.Change) error
+}
+
+func newFeed(vip string, term uint64, have flows.Position, kernel Kernel, now func() time.Duration, observe func(time.Duration)) *Feed {
+	log := flows.NewLog(term, kept, now())
+	log.Have = have
 	return &Feed{
-		vip: vip, snapshot: snapshot, now: now, observe: observe,
+		vip: vip, kernel: kernel, now: now, observe: observe,
 		log: log, news: make(chan struct{}), heard: make(chan struct{}), streams: map[*stream]bool{},
 	}
 }
@@ -56,11 +69,19 @@ func (f *Feed) Add(changes ...flows.Change) {
 }
 
 // Raise goes on in a newer term, in which this member holds again. Nobody has held
-// between for those who still follow: they would follow him.
+// between for those who still follow: they would follow him. Those who did follow
+// another come anew, and say so.
 func (f *Feed) Raise(term uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.log.Term = max(f.log.Term, term)
+	f.log.Raise(term, f.now())
+}
+
+// Position of the kernel's flows, for when this member follows another.
+func (f *Feed) Position() flows.Position {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.log.Position()
 }
 
 func (f *Feed) term() uint64 {

@@ -15,7 +15,9 @@ import (
 
 // Table is where a standby keeps the flows of a VIP.
 type Table interface {
+	// Flows are all that could be replicated, Live those that are.
 	Flows() ([]flows.Flow, error)
+	Live() ([]flows.Flow, error)
 	Apply(changes []flows.Change) error
 }
 
@@ -27,11 +29,15 @@ type Following struct {
 	Term  uint64         // the holder's; an earlier one is refused
 	At    netip.AddrPort // where the holder listens
 	Table Table
+	// Have is what the table has by now; Whole that it lacks nothing up to there.
+	Have  flows.Position
+	Whole bool
 	// InStep is called when the first snapshot is in; nil for nobody.
 	InStep func()
 
 	bytes  atomic.Uint64
 	synced atomic.Bool
+	now    atomic.Pointer[flows.Position] // what the table has since the stream began
 }
 
 // renew is how long a stream lasts at most: the snapshot of the next one sets right
@@ -47,6 +53,14 @@ func (w *Following) Bytes() uint64 { return w.bytes.Load() }
 
 // Synced tells that the table has everything that the holder sent.
 func (w *Following) Synced() bool { return w.synced.Load() }
+
+// Position is what the table has by now, should another stream begin.
+func (w *Following) Position() flows.Position {
+	if now := w.now.Load(); now != nil {
+		return *now
+	}
+	return w.Have
+}
 
 // Run follows one stream until it or the context ends.
 func (w *Following) Run(ctx context.Context) error {
@@ -65,17 +79,20 @@ func (w *Following) Run(ctx context.Context) error {
 	if err := c.HandshakeContext(greeting); err != nil {
 		return fmt.Errorf("follow VIP %s at %s: %w", w.VIP, w.At, err)
 	}
-	if err := c.send(flows.Message{Kind: flows.Hello, Term: w.Term, Name: w.Name, VIP: w.VIP}); err != nil {
+	if err := c.send(flows.Message{Kind: flows.Hello, Term: w.Term, Name: w.Name, VIP: w.VIP, Have: w.Have}); err != nil {
 		return fmt.Errorf("follow VIP %s at %s: %w", w.VIP, w.At, err)
 	}
 	standby, began := flows.NewStandby(w.Term), time.Now()
 	for ctx.Err() == nil {
 		m, err := c.receive(silence)
-		if err == nil {
-			err = w.step(ctx, standby, m)
-		}
-		if err == nil {
-			err = c.send(standby.Answer(m))
+		switch {
+		case err != nil:
+		case m.Kind == flows.Ask:
+			err = w.upload(c, m.Term)
+		default:
+			if err = w.step(ctx, standby, m); err == nil {
+				err = c.send(standby.Answer(m))
+			}
 		}
 		select {
 		case <-changed:
@@ -84,6 +101,10 @@ func (w *Following) Run(ctx context.Context) error {
 		}
 		if err != nil {
 			return fmt.Errorf("follow VIP %s at %s: %w", w.VIP, w.At, err)
+		}
+		if standby.Synced() {
+			now := standby.Position()
+			w.now.Store(&now)
 		}
 		if synced := standby.Synced(); synced != w.synced.Swap(synced) && synced && w.InStep != nil {
 			w.InStep()

@@ -40,10 +40,10 @@ func NewServer(ring *Ring, now func() time.Duration, log *slog.Logger) *Server {
 // Lead begins to tell of a VIP that this member holds in a term. What is added to the
 // Feed from here on, with a snapshot read later, is everything.
 //
-// whole says that this member had caught up with the holder before it: standbys then
-// end what it does not have.
-func (s *Server) Lead(vip string, term uint64, whole bool, snapshot func() ([]flows.Flow, error)) *Feed {
-	f := newFeed(vip, term, whole, snapshot, s.now, func(lag time.Duration) {
+// have is what this member's kernel has of the holders before it. A standby that has
+// more is asked for it first; then standbys end what this member does not have.
+func (s *Server) Lead(vip string, term uint64, have flows.Position, kernel Kernel) *Feed {
+	f := newFeed(vip, term, have, kernel, s.now, func(lag time.Duration) {
 		if s.Lag != nil {
 			s.Lag(lag)
 		}
@@ -157,6 +157,9 @@ func (s *Server) serve(ctx context.Context, raw net.Conn) error {
 	}
 	c.bytes = &f.bytes
 	st := &stream{name: hello.Name, conn: c, feed: f}
+	if err := st.adopt(ctx, hello.Have); err != nil {
+		return fmt.Errorf("take over what %s has: %w", hello.Name, err)
+	}
 	if !st.open() {
 		return nil
 	}
@@ -236,7 +239,7 @@ func (st *stream) snapshot() error {
 	f.mu.Lock()
 	begin, end := st.cursor.Rewind(), st.cursor.End()
 	f.mu.Unlock()
-	all, err := f.snapshot()
+	all, err := f.kernel.Flows()
 	if err != nil {
 		return err
 	}
@@ -244,16 +247,8 @@ func (st *stream) snapshot() error {
 		return err
 	}
 	f.snapshots.Add(1)
-	part := make([]flows.Change, 0, flows.MaxChanges)
-	for len(all) > 0 {
-		part = part[:0]
-		for _, flow := range all[:min(len(all), flows.MaxChanges)] {
-			part = append(part, flows.Change{Op: flows.Put, Flow: flow})
-		}
-		all = all[len(part):]
-		if err := st.conn.send(flows.Message{Kind: flows.Snapshot, Term: begin.Term, Changes: part}); err != nil {
-			return err
-		}
+	if err := st.conn.sendFlows(begin.Term, all); err != nil {
+		return err
 	}
 	// Its term may be older than that of what comes next, never newer.
 	end.Term = begin.Term
@@ -272,7 +267,7 @@ func (st *stream) listen() error {
 		f.mu.Lock()
 		var done []flows.Batch
 		switch m.Kind {
-		case flows.End, flows.Merge:
+		case flows.End:
 			st.cursor.Whole(m.Seq)
 		case flows.Ack:
 			done = st.cursor.Ack(m.Seq)

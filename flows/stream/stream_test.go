@@ -49,7 +49,9 @@ func ring(t *testing.T, secrets ...string) *stream.Ring {
 type table struct {
 	mu   sync.Mutex
 	has  map[flows.Key]flows.Flow
-	gate chan struct{} // Apply waits while it is not nil
+	gate chan struct{}         // Apply waits while it is not nil
+	owed []flows.Change        // ends that were not told yet
+	tell func(...flows.Change) // as the kernel does
 }
 
 // stop has it apply nothing until the returned function is called, or the test ends,
@@ -80,6 +82,31 @@ func (t *table) Flows() ([]flows.Flow, error) {
 		all = append(all, f)
 	}
 	return all, nil
+}
+
+func (t *table) Live() ([]flows.Flow, error) { return t.Flows() }
+
+// Flush tells what a kernel tells late of Adopt: what has ended.
+func (t *table) Flush(context.Context) error {
+	t.mu.Lock()
+	owed := t.owed
+	t.owed = nil
+	t.mu.Unlock()
+	if len(owed) > 0 {
+		t.tell(owed...)
+	}
+	return nil
+}
+
+func (t *table) Adopt(changes []flows.Change) error {
+	t.mu.Lock()
+	for _, c := range changes {
+		if c.Op != flows.Put {
+			t.owed = append(t.owed, flows.Change{Op: flows.Delete, Flow: c.Flow})
+		}
+	}
+	t.mu.Unlock()
+	return t.Apply(changes)
 }
 
 func (t *table) Apply(changes []flows.Change) error {
@@ -130,7 +157,8 @@ func hold(t *testing.T, r *stream.Ring, term uint64) *holder {
 	}
 	h.at = netip.MustParseAddrPort(free.Addr().String())
 	_ = free.Close()
-	h.feed = h.server.Lead(vip, term, true, h.table.Flows)
+	h.feed = h.server.Lead(vip, term, flows.Position{Seq: 1}, h.table)
+	h.table.tell = h.feed.Add
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.server.Run(ctx, h.at) }()
@@ -181,14 +209,25 @@ type following struct {
 
 func follow(t *testing.T, h *holder, name string, term uint64, r *stream.Ring) *following {
 	t.Helper()
+	w := follower(h, name, term, r)
+	w.run(t)
+	return w
+}
+
+func follower(h *holder, name string, term uint64, r *stream.Ring) *following {
 	w := &following{table: newTable(), errs: make(chan error, 1000)}
 	w.Following = &stream.Following{Ring: r, Name: name, VIP: vip, Term: term, At: h.at, Table: w.table}
+	return w
+}
+
+func (w *following) run(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
 			err := w.Run(ctx)
+			w.Have = w.Position()
 			select {
 			case w.errs <- err:
 			default:
@@ -200,7 +239,6 @@ func follow(t *testing.T, h *holder, name string, term uint64, r *stream.Ring) *
 		}
 	}()
 	t.Cleanup(func() { cancel(); <-done })
-	return w
 }
 
 // ended is why the next stream ends.
@@ -405,7 +443,7 @@ func TestNobodyFollowsAHolderOfAnEarlierTerm(t *testing.T) {
 		t.Errorf("%d flows were taken of term 4, with term 5 known", n)
 	}
 	h.server.Retire(vip)
-	h.feed = h.server.Lead(vip, 5, true, h.table.Flows)
+	h.feed = h.server.Lead(vip, 5, flows.Position{Seq: 1}, h.table)
 	await(t, w.equals(h))
 	// Elected again with nobody between: the stream goes on.
 	before := h.feed.Feedback().Snapshots

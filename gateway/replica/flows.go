@@ -127,6 +127,9 @@ func (m *mirror) events(batch []conntrack.Event) {
 	m.audit.hear(batch)
 	for i := range batch {
 		ev := &batch[i]
+		if ev.Kind == conntrack.New {
+			continue // the audit's; where nothing is audited it is not even heard
+		}
 		if ev.Kind == conntrack.Lost {
 			m.overruns.Add(1)
 			for _, p := range m.parts {

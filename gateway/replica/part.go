@@ -2,7 +2,6 @@ package replica
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -34,11 +33,13 @@ type part struct {
 	following *stream.Following // while another holds
 	bytes     uint64            // of earlier streams
 	snapshots uint64
-	failing   string    // why the last stream ended
-	since     time.Time // from when on it has been so
-	whole     bool      // this kernel has what the last holder's had
-	refused   uint64    // entries that this kernel did not take
-	refusal   string    // the last reason
+	failing   string         // why the last stream ended
+	since     time.Time      // from when on it has been so
+	have      flows.Position // what this kernel has of what holders told
+	whole     bool           // it lacks nothing up to there
+	lacking   bool           // this kernel refused some of it
+	refused   uint64         // entries that this kernel did not take
+	refusal   string         // the last reason
 	refusedAt time.Time
 }
 
@@ -99,7 +100,7 @@ func (p *part) begin(ctx context.Context, r role) (end func()) {
 	if r.holder == p.mirror.name {
 		// From here on events are told; snapshots have what was before.
 		whole := p.isWhole()
-		feed := p.mirror.server.Lead(p.scope.VIP.String(), r.term, whole, p.scope.Flows)
+		feed := p.mirror.server.Lead(p.scope.VIP.String(), r.term, p.position(), held{p})
 		p.feed.Store(feed)
 		running.Go(func() {
 			wait := time.Duration(0)
@@ -122,9 +123,10 @@ func (p *part) begin(ctx context.Context, r role) (end func()) {
 			p.mirror.server.Retire(p.scope.VIP.String())
 			cancel()
 			running.Wait()
-			b := feed.Feedback()
+			b, have := feed.Feedback(), feed.Position()
 			p.mu.Lock()
 			defer p.mu.Unlock()
+			p.have = have
 			p.bytes, p.snapshots = p.bytes+b.Bytes, p.snapshots+b.Snapshots
 		}
 	}
@@ -136,6 +138,12 @@ func (p *part) begin(ctx context.Context, r role) (end func()) {
 		cancel()
 		running.Wait()
 	}
+}
+
+func (p *part) position() flows.Position {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.have
 }
 
 func (p *part) isWhole() bool {
@@ -189,6 +197,8 @@ func (p *part) follow(ctx context.Context, r role) {
 	defer w.Close()
 	retry := retryFirst
 	p.mu.Lock()
+	whole := p.whole && !p.lacking
+	p.lacking = false
 	p.failing, p.since, p.whole = "the first snapshot has not arrived", time.Now(), false
 	p.mu.Unlock()
 	pause(ctx, p.mirror.turn(r.holder))
@@ -202,7 +212,7 @@ func (p *part) follow(ctx context.Context, r role) {
 		if err == nil {
 			s := &stream.Following{
 				Ring: p.mirror.ring, Name: p.mirror.name, VIP: p.scope.VIP.String(), Term: r.term, At: at,
-				Table: &table{part: p, writer: w}, InStep: func() {
+				Table: &table{part: p, writer: w}, Have: p.position(), Whole: whole, InStep: func() {
 					retry = retryFirst
 					p.inStep(r.holder)
 					p.mirror.audit.settled(ctx, p.scope.VIP)
@@ -212,7 +222,7 @@ func (p *part) follow(ctx context.Context, r role) {
 			err = s.Run(ctx)
 			p.set(nil)
 			p.mu.Lock()
-			p.bytes += s.Bytes()
+			p.bytes, p.have = p.bytes+s.Bytes(), s.Position()
 			p.mu.Unlock()
 		}
 		if ctx.Err() != nil {
@@ -268,6 +278,7 @@ func (p *part) refuse(n int, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.refused += uint64(n)
+	p.lacking = true
 	p.refusal, _, _ = strings.Cut(err.Error(), "\n")
 	if time.Since(p.refusedAt) > patient {
 		p.log.Warn("the kernel refuses replicated connections", "error", p.refusal)
@@ -291,33 +302,4 @@ func (p *part) replication() host.Replication {
 		slices.SortFunc(r.Standbys, func(a, b host.Standby) int { return strings.Compare(a.Name, b.Name) })
 	}
 	return r
-}
-
-// table is this kernel's, as a standby's stream needs it.
-type table struct {
-	part   *part
-	writer *conntrack.Writer
-}
-
-func (t *table) Flows() ([]flows.Flow, error) { return t.part.scope.Table() }
-
-// Apply takes over what this replica's own view does not forbid. What the kernel
-// refuses, being full, must not cost the rest.
-func (t *table) Apply(changes []flows.Change) error {
-	m := t.part.mirror
-	m.ended.mu.RLock()
-	defer m.ended.mu.RUnlock()
-	for i := range changes {
-		if changes[i].Op != flows.Delete && m.ended.has(changes[i].Flow) {
-			changes[i].Op = flows.Delete
-		}
-	}
-	err := t.part.scope.Apply(t.writer, changes, m.timeouts.Standby)
-	if errors.Is(err, conntrack.ErrClosed) {
-		return err
-	}
-	if err != nil {
-		t.part.refuse(len(changes), err)
-	}
-	return nil
 }
