@@ -74,6 +74,9 @@ func (l *Lab) CutGossip(j int) error {
 	return l.onSwitch(elements("mute", ports...))
 }
 
+// HealGossip ends every CutGossip, and no other fault.
+func (l *Lab) HealGossip() error { return l.onSwitch("flush set bridge lab mute\n") }
+
 // CutOneWay drops what node from sends to node to, but not what it hears from it.
 func (l *Lab) CutOneWay(from, to int) error {
 	return l.onSwitch(elements("cut", l.pairs(from, to)...))
