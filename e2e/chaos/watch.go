@@ -43,14 +43,14 @@ func (r *run) check() error {
 // refused says what the partner got from others than the VIPs. A node that has booted is
 // forgiven what its new pods say in answer to what was sent to the old ones, until its agent
 // has a view: a reset, under the pod's own address. Nobody else's is, nor anything that the
-// node has masqueraded.
+// node has masqueraded, nor a packet that is no reset.
 func (r *run) refused() error {
 	refused, err := r.world.Partner.Refused()
 	errs := []error{err}
 	forgiven := false
 	for _, p := range refused {
-		what := fmt.Sprintf("the partner got %d packets from %s (%s port %d)", p.Packets, p.Source, p.Protocol, p.Port)
-		if slices.ContainsFunc(r.booted, func(j int) bool { return lab.PodCIDR(j).Contains(p.Source) }) {
+		what := fmt.Sprintf("the partner got %d packets from %s (%s port %d, resets: %t)", p.Packets, p.Source, p.Protocol, p.Port, p.Reset)
+		if p.Reset && slices.ContainsFunc(r.booted, func(j int) bool { return lab.PodCIDR(j).Contains(p.Source) }) {
 			r.say("  at a boot %s", what)
 			forgiven = true
 			continue

@@ -10,7 +10,7 @@ import (
 )
 
 // partnerTable admits the VIPs to PartnerAddr. Everything else is counted by
-// source, TCP and UDP also by what it was sent to. ICMP errors are no attempt to
+// source, TCP and UDP also by what it was sent to, resets apart. ICMP errors are no attempt to
 // get in: routers on the way speak under their own addresses.
 func partnerTable(vips []netip.Addr) string {
 	var admitted []string
@@ -29,6 +29,12 @@ func partnerTable(vips []netip.Addr) string {
 		flags dynamic
 		counter
 	}
+	set resets {
+		type ipv4_addr . inet_proto . inet_service
+		size 65535
+		flags dynamic
+		counter
+	}
 	chain input {
 		type filter hook input priority 0
 		ip daddr %s goto guard
@@ -36,6 +42,7 @@ func partnerTable(vips []netip.Addr) string {
 	chain guard {
 		ip saddr @admitted accept
 		icmp type { destination-unreachable, time-exceeded, parameter-problem } accept
+		tcp flags & rst == rst update @resets { ip saddr . meta l4proto . th dport } drop
 		meta l4proto { tcp, udp } update @wrong { ip saddr . meta l4proto . th dport } drop
 		update @wrong { ip saddr . meta l4proto . 0 } drop
 	}
@@ -59,15 +66,27 @@ type Refusal struct {
 	Protocol string // "tcp", "udp", "icmp", ...
 	Port     uint16 // 0 where the protocol has none
 	Packets  uint64
+	Reset    bool // they end a connection, or answer to one that is none
 }
 
 // Refused lists what the partner did not admit, by source.
 func (p *Partner) Refused() ([]Refusal, error) {
-	out, err := p.ns.Run("nft", "-j", "list", "set", "ip", "lab", "wrong")
-	if err != nil {
-		return nil, fmt.Errorf("partner: read what was refused: %w", err)
+	var all []Refusal
+	for _, set := range []string{"wrong", "resets"} {
+		out, err := p.ns.Run("nft", "-j", "list", "set", "ip", "lab", set)
+		if err != nil {
+			return nil, fmt.Errorf("partner: read what was refused: %w", err)
+		}
+		refusals, err := parseRefusals([]byte(out))
+		if err != nil {
+			return nil, err
+		}
+		for i := range refusals {
+			refusals[i].Reset = set == "resets"
+		}
+		all = append(all, refusals...)
 	}
-	return parseRefusals([]byte(out))
+	return all, nil
 }
 
 // RefusedPackets sums Refused, leaving out the ports given.
@@ -84,8 +103,12 @@ func (p *Partner) RefusedPackets(except ...uint16) (uint64, error) {
 
 // ForgetRefused sets the counts back to nothing.
 func (p *Partner) ForgetRefused() error {
-	_, err := p.ns.Run("nft", "flush", "set", "ip", "lab", "wrong")
-	return err
+	for _, set := range []string{"wrong", "resets"} {
+		if _, err := p.ns.Run("nft", "flush", "set", "ip", "lab", set); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func parseRefusals(text []byte) ([]Refusal, error) {
