@@ -216,3 +216,54 @@ func keysOf(k kernel) map[flows.Key]uint16 {
 	}
 	return keys
 }
+
+// Of whom a holder asks the table, that followed the holder of term 4 up to batch 9 and
+// held itself in term 5 before this one, 7.
+func TestWhomAHolderAsks(t *testing.T) {
+	const soon, late = time.Second, time.Minute
+	for _, c := range []struct {
+		name    string
+		standby flows.Position
+		soon    bool
+		late    bool
+	}{
+		{"had less of it", flows.Position{Term: 4, Seq: 8}, false, false},
+		{"had as much", flows.Position{Term: 4, Seq: 9}, false, false},
+		{"had its tail", flows.Position{Term: 4, Seq: 10}, true, false},
+		{"followed this one then", flows.Position{Term: 5, Seq: 90}, false, false},
+		{"followed another since", flows.Position{Term: 6, Seq: 1}, true, true},
+		{"follows this one", flows.Position{Term: 7, Seq: 1}, false, false},
+		{"has only started", flows.Position{}, false, false},
+	} {
+		for now, want := range map[time.Duration]bool{soon: c.soon, late: c.late} {
+			l := flows.NewLog(5, simLimit, 0)
+			l.Have = flows.Position{Term: 4, Seq: 9}
+			l.Raise(7, 0)
+			if got := l.Lacks(c.standby, now); got != want {
+				t.Errorf("who %s is asked after %v: %t, want %t", c.name, now, got, want)
+			}
+		}
+	}
+	if fresh := flows.NewLog(1, simLimit, 0); !fresh.Lacks(flows.Position{}, soon) || fresh.Lacks(flows.Position{}, late) {
+		t.Error("after a start of all, whoever is elected asks everybody, for a while")
+	}
+}
+
+// What was never sent to anybody is more than others have.
+func TestWhatNobodyWasToldOfIsCounted(t *testing.T) {
+	l := flows.NewLog(1, simLimit, 0)
+	c := l.Follow()
+	c.Rewind()
+	l.Add(0, put(1))
+	l.Seal()
+	before := l.Position()
+	l.Add(0, put(2))
+	unsealed := l.Position()
+	c.Close()
+	dropped := l.Position()
+	l.Add(0, put(3))
+	unfollowed := l.Position()
+	if !unsealed.After(before) || unsealed.After(dropped) || !unfollowed.After(dropped) {
+		t.Errorf("positions are %v, %v, %v, %v", before, unsealed, dropped, unfollowed)
+	}
+}

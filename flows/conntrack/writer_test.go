@@ -172,6 +172,10 @@ func TestChangesFollowTheLifeOfAConnection(t *testing.T) {
 		e.TCPState, e.Status = state, status
 		return conntrack.Event{Kind: kind, Entry: e}
 	}
+	unanswered := at(conntrack.New, 3, 0)
+	if _, told := scope.Flow(&unanswered.Entry); told {
+		t.Error("what was picked up and not answered is in a snapshot: nobody would hear of its end")
+	}
 	foreign := at(conntrack.Updated, 3, conntrack.SeenReply)
 	foreign.Entry.Mark = 0x600
 	asked := at(conntrack.Updated, 3, conntrack.SeenReply)
