@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/sallyport/sallyport/flows"
@@ -13,8 +14,8 @@ import (
 const uploading = 2 * time.Second
 
 // adopt asks the standby for its table, if that has what the holder's has not.
-func (st *stream) adopt(ctx context.Context, have flows.Position) error {
-	f := st.feed
+func (st *stream) adopt(ctx context.Context, have flows.Position, log *slog.Logger) error {
+	f, began := st.feed, time.Now()
 	f.adopting.Lock()
 	defer f.adopting.Unlock()
 	f.mu.Lock()
@@ -37,7 +38,8 @@ func (st *stream) adopt(ctx context.Context, have flows.Position) error {
 	adoption := f.log.Adopt(have, own)
 	f.mu.Unlock()
 	changed, err := st.take(adoption)
-	if changed {
+	log.Info("a standby's table was newer", "vip", f.vip, "standby", st.name, "changed", changed, "took_ms", time.Since(began).Milliseconds())
+	if changed > 0 {
 		// The end of what gave way would be taken for that of what has its place, and
 		// who follows already is told of nothing that began so.
 		err = errors.Join(err, f.kernel.Flush(ctx))
@@ -53,7 +55,7 @@ func (st *stream) adopt(ctx context.Context, have flows.Position) error {
 }
 
 // take has the kernel adopt what the standby sends.
-func (st *stream) take(adoption *flows.Adoption) (changed bool, err error) {
+func (st *stream) take(adoption *flows.Adoption) (changed int, err error) {
 	f := st.feed
 	for {
 		m, err := st.conn.receive(uploading)
@@ -71,7 +73,7 @@ func (st *stream) take(adoption *flows.Adoption) (changed bool, err error) {
 			return changed, errors.New("it is not held here any more")
 		}
 		if len(changes) > 0 {
-			changed = true
+			changed += len(changes)
 			if err := f.kernel.Adopt(changes); err != nil {
 				return changed, err
 			}

@@ -157,7 +157,7 @@ func (s *Server) serve(ctx context.Context, raw net.Conn) error {
 	}
 	c.bytes = &f.bytes
 	st := &stream{name: hello.Name, conn: c, feed: f}
-	if err := st.adopt(ctx, hello.Have); err != nil {
+	if err := st.adopt(ctx, hello.Have, s.log); err != nil {
 		return fmt.Errorf("take over what %s has: %w", hello.Name, err)
 	}
 	if !st.open() {
