@@ -99,11 +99,11 @@ func (c *contest) run(now time.Duration) {
 	if c.stage == holding && now >= c.until {
 		c.lose(now, ranOut)
 	}
-	if c.holder.id != "" && c.stage != holding && now >= c.holderUntil {
+	if c.holder.id != "" && c.stage != holding && now >= max(c.holderUntil, c.m.yields) {
 		c.setHolder(now, tenure{term: c.term}, silent)
 	}
 	c.remind(now)
-	if now < c.at || c.stage == holding || c.barred != "" || c.m.why != "" {
+	if now < c.turn() || c.stage == holding || c.barred != "" || c.m.why != "" {
 		return
 	}
 	switch {
@@ -127,15 +127,23 @@ func (c *contest) next() time.Duration {
 	}
 	next := time.Duration(never)
 	if c.barred == "" && c.m.why == "" {
-		next = c.at
+		next = c.turn()
 	}
 	if c.holder.id != "" {
-		next = min(next, c.holderUntil)
+		next = min(next, max(c.holderUntil, c.m.yields))
 	}
 	if c.bequest.heir != "" {
 		next = min(next, c.bequest.at)
 	}
 	return next
+}
+
+// turn is when the candidacy goes on, here where the last holder may have to go first.
+func (c *contest) turn() time.Duration {
+	if c.inherits || c.holder.id == "" && (c.predecessor == "" || c.predecessor == c.m.cfg.ID) {
+		return c.at
+	}
+	return max(c.at, c.m.yields)
 }
 
 // bound is whether this voter has promised itself to another.

@@ -30,6 +30,7 @@ type Machine struct {
 	started  time.Duration
 	last     time.Duration // the latest time the caller gave
 	voteFrom time.Duration // it abstains before
+	yields   time.Duration // it lets the last holder go first before, having been late itself
 	beatAt   time.Duration
 	helloAt  time.Duration
 	leaving  bool
@@ -160,16 +161,25 @@ func (m *Machine) Status() []Status {
 // process did not run, or that the clock was set on by a resume: every lease is
 // over by the clock itself, but how much of a promise is left is no longer known,
 // so that it abstains as after a restart.
+//
+// Whoever was late cannot tell a holder that fell silent from one that it did not
+// hear, or that was kept waiting by what kept itself. So it waits for one more
+// heartbeat, and takes nothing from a holder that goes on with it.
 func (m *Machine) advance(now time.Duration) time.Duration {
+	t := m.cfg.Timing
 	now = max(now, m.last)
-	if gap := now - m.last; gap >= m.cfg.Timing.Lease {
-		m.last = now
+	gap, late := now-m.last, now-m.Next()
+	m.last = now
+	switch {
+	case gap >= t.Lease:
 		m.abstainUntil(now + m.rules.wait)
 		for _, c := range m.contests {
 			c.abandon(now, "nothing ran for a lease or more")
 		}
+		m.yields = max(m.yields, m.voteFrom+t.Heartbeat)
+	case late > t.Spread/4: // more than chance puts between two of one rank
+		m.yields = max(m.yields, now+t.Heartbeat)
 	}
-	m.last = now
 	return now
 }
 
