@@ -18,10 +18,11 @@ type Way string
 
 // The ways. Nice counts where the kernel shares a CPU out fairly, in its own time:
 // a heartbeat waits for the end of another's slice, some milliseconds. RealTime waits
-// for nobody else's.
+// for nobody else's. Auto is real time where that is to be had, and content with nice.
 const (
 	Nice     Way = "nice"
 	RealTime Way = "realtime"
+	Auto     Way = "auto"
 )
 
 // class is what the kernel schedules a thread by (sched(7)).
@@ -48,7 +49,7 @@ var (
 	ordinary = class{}
 )
 
-// inRealTime is whether Raise had its way with RealTime.
+// inRealTime is whether real time is in force.
 var inRealTime atomic.Bool
 
 // Raise puts every thread of the process before others and says what is in force
@@ -57,7 +58,7 @@ var inRealTime atomic.Bool
 // to be called once, before anything else of this package.
 func Raise(w Way) (inForce string, raised bool) {
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + beside)
-	if w != RealTime {
+	if w == Nice {
 		return raise(niced)
 	}
 	err := setAll(realtime)
@@ -70,7 +71,7 @@ func Raise(w Way) (inForce string, raised bool) {
 	}
 	inForce, raised = raise(niced)
 	if raised { // and CAP_SYS_NICE is not what is missing
-		inForce = fmt.Sprintf("%s, real time refused: %v", inForce, err)
+		return fmt.Sprintf("%s, real time refused: %v", inForce, err), w == Auto
 	}
 	return inForce, false
 }
