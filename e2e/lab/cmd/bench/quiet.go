@@ -25,9 +25,16 @@ const (
 	lookEvery = 5 * time.Second
 )
 
+// What may be measured by name: the timings as they are delivered, and the same at no
+// more than nice, for who asks what real time is good for.
+var (
+	asDelivered = []string{"default", "fast"}
+	onlyNice    = []string{"default-nice", "fast-nice"}
+)
+
 // calm is what the gateways of one timing say of themselves over a time of load.
 type calm struct {
-	timing      string
+	title       string
 	world       *world
 	before, now tally
 	lease       time.Duration // the least that was left of it at a look
@@ -54,15 +61,23 @@ func (b *bench) quiet(ctx context.Context) (_ string, err error) {
 			err = errors.Join(err, c.world.Close())
 		}
 	}()
-	for _, timing := range []string{"default", "fast"} {
-		if !b.wants(timing) {
+	if err := b.among("quiet", append(slices.Clone(asDelivered), onlyNice...)); err != nil {
+		return "", err
+	}
+	for n, name := range append(slices.Clone(asDelivered), onlyNice...) {
+		if !slices.Contains(b.only, name) && (len(b.only) > 0 || n >= len(asDelivered)) {
 			continue
 		}
-		w, err := b.up("q"+timing[:1], lab.Options{GatewayArgs: []string{"--timing", timing}})
+		timing, nice := strings.CutSuffix(name, "-nice")
+		args := []string{"--timing", timing}
+		if nice {
+			args = append(args, "--priority", "nice")
+		}
+		w, err := b.up(fmt.Sprintf("q%d", n), lab.Options{GatewayArgs: args})
 		if err != nil {
 			return "", err
 		}
-		all = append(all, &calm{timing: timing, world: w, lease: time.Hour})
+		all = append(all, &calm{title: name, world: w, lease: time.Hour})
 		if err := w.start(); err != nil {
 			return "", err
 		}
@@ -79,27 +94,31 @@ func (b *bench) quiet(ctx context.Context) (_ string, err error) {
 		if n > 0 {
 			changes += " (" + why + ")"
 		}
-		rows = append(rows, []string{c.timing, changes, fmt.Sprint(c.now.term - c.before.term), fmt.Sprint(c.moves),
+		rows = append(rows, []string{c.title, changes, fmt.Sprint(c.now.term - c.before.term), fmt.Sprint(c.moves),
 			fmt.Sprintf("%.0f ms", 1e3*c.lease.Seconds()), c.roundTrip.inMillis("%.1f"), c.now.priority})
-		text += verdict(c.timing+", moves to another gateway", float64(c.moves), 0, c.moves == 0, "%.0f") +
-			verdict(c.timing+", changes of holder", float64(n), 0, n == 0, "%.0f")
+		text += verdict(c.title+", moves to another gateway", float64(c.moves), 0, c.moves == 0, "%.0f") +
+			verdict(c.title+", changes of holder", float64(n), 0, n == 0, "%.0f")
 	}
 	autogroup := "without autogroups"
 	if read("/proc/sys/kernel/sched_autogroup_enabled") == "1" {
 		autogroup = "each in a scheduler autogroup of its own"
 	}
+	labs := "A lab"
+	if len(all) > 1 {
+		labs = fmt.Sprintf("%d labs at the same time, each", len(all))
+	}
 	return fmt.Sprintf(`## False failovers
 
-For each timing a lab of its own with three gateways and three agents, all at the same time on %d processors, beside %d busy loops at normal priority, %s, for %v.
+%s with three gateways and three agents, on %d processors, beside %d busy loops at normal priority, %s, for %v.
 "Changes of holder" is the sum over all replicas' transitions, of which none was wanted; "elections" is by how much the term
 rose, "moves" how many of them were won by another gateway than the one before: a holder that was kept from a processor for too long, and
-was missed by nobody, is elected again within a millisecond. The lease and the round trip are those of /status, looked at every %v.
+was missed by nobody, is elected again within a millisecond. With "-nice" gateways are given `+"`--priority nice`"+`. The lease and the round trip are those of /status, looked at every %v.
 
 %s
 A witness, a thread that does nothing but wake up every %v in the highest priority of real time, was late by more than %v %d times of %d, by %.0f ms at most. With that a lease
 of fast ends before the next heartbeat, whatever program it is of.
 
-%s`, runtime.NumCPU(), loops, autogroup, took.Round(time.Second), lookEvery, table(rows),
+%s`, labs, runtime.NumCPU(), loops, autogroup, took.Round(time.Second), lookEvery, table(rows),
 		heartbeat, tooLate, seen.TooLate, seen.Wakes, 1e3*seen.Most.Seconds(), text), nil
 }
 
@@ -134,7 +153,7 @@ func (b *bench) underLoad(ctx context.Context, all []*calm) (took time.Duration,
 			c.lease = min(c.lease, c.now.lease)
 			c.roundTrip.add(c.now.roundTrip)
 			n, why := c.changes()
-			progress("quiet %s %v of %v: %d changes of holder %s, lease left %v, round trip %v", c.timing,
+			progress("quiet %s %v of %v: %d changes of holder %s, lease left %v, round trip %v", c.title,
 				time.Since(began).Round(time.Second), b.duration, n, why, c.now.lease.Round(time.Millisecond), c.now.roundTrip.Round(10*time.Microsecond))
 		}
 	}
