@@ -39,11 +39,21 @@ func rate(counter func() uint64) float64 {
 	return float64(counter()-from) / time.Since(began).Seconds()
 }
 
+// Congestion controls of bulk TCP. Hosts have different ones, and with BBR it is the model of the path, by
+// which packets are spaced out, that is measured as well.
+const (
+	cubic = "cubic"
+	bbr   = "bbr"
+)
+
 // bulk is one TCP connection that sends as much as it can, in bits a second at the
 // partner's.
-func bulk(w *world, from string) (float64, error) {
+func bulk(w *world, from, congestion string) (float64, error) {
 	c, err := w.Dial(from, partnerPort(lab.DiscardPort), patience)
 	if err != nil {
+		return 0, err
+	}
+	if err := controlled(c, congestion); err != nil {
 		return 0, err
 	}
 	var sending sync.WaitGroup
@@ -62,6 +72,20 @@ func bulk(w *world, from string) (float64, error) {
 		return 0, fmt.Errorf("bulk from %s: %w", from, broke)
 	}
 	return bits, nil
+}
+
+func controlled(c *net.TCPConn, congestion string) (err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("choose the congestion control: %w", err)
+	}
+	ctlErr := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, congestion)
+	})
+	if err = errors.Join(ctlErr, err); err != nil {
+		return fmt.Errorf("choose the congestion control %s: %w", congestion, err)
+	}
+	return nil
 }
 
 // datagrams sends 64 bytes at a time as fast as it can, and gives the packets a second

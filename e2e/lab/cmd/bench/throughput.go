@@ -47,7 +47,7 @@ var ways = []way{
 }
 
 // figures are what is measured of a way, round by round.
-type figures struct{ bulk, datagrams, connections, p50, p99 trials }
+type figures struct{ bulk, paced, datagrams, connections, p50, p99 trials }
 
 func (b *bench) throughput(ctx context.Context) (_ string, err error) {
 	worlds := map[string]*world{}
@@ -88,8 +88,8 @@ func (b *bench) throughput(ctx context.Context) (_ string, err error) {
 			if err := beside(ctx, w, worlds[idle], func() error { return w.round(ctx, r) }); err != nil {
 				return "", fmt.Errorf("round %d of %s: %w\n%s", n+1, v.title, err, w.LogTails(10))
 			}
-			progress("throughput %d/%d %-9s %5.2f Gbit/s, %6.0f packets/s, %5.0f connections/s, HTTP %4.0f and %4.0f µs",
-				n+1, b.trials, v.name, r.bulk[n]/1e9, r.datagrams[n], r.connections[n], 1e6*r.p50[n], 1e6*r.p99[n])
+			progress("throughput %d/%d %-9s %5.2f and %5.2f Gbit/s, %6.0f packets/s, %5.0f connections/s, HTTP %4.0f and %4.0f µs",
+				n+1, b.trials, v.name, r.bulk[n]/1e9, r.paced[n]/1e9, r.datagrams[n], r.connections[n], 1e6*r.p50[n], 1e6*r.p99[n])
 		}
 	}
 	return throughputText(results), nil
@@ -140,6 +140,10 @@ func (w *world) wake(ctx context.Context) (from string, err error) {
 	return pod(w.Others(holder)[0]), w.seen(pod(w.Others(holder)[0]))
 }
 
+func withControl(congestion string) func(*world, string) (float64, error) {
+	return func(w *world, from string) (float64, error) { return bulk(w, from, congestion) }
+}
+
 // round measures everything once.
 func (w *world) round(ctx context.Context, r *figures) (err error) {
 	from, err := w.wake(ctx)
@@ -151,7 +155,7 @@ func (w *world) round(ctx context.Context, r *figures) (err error) {
 	for _, m := range []struct {
 		run func(*world, string) (float64, error)
 		to  *trials
-	}{{bulk, &r.bulk}, {datagrams, &r.datagrams}, {connections, &r.connections}} {
+	}{{withControl(cubic), &r.bulk}, {withControl(bbr), &r.paced}, {datagrams, &r.datagrams}, {connections, &r.connections}} {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -194,7 +198,8 @@ func throughputText(results map[string]*figures) string {
 		of                  func(*figures) trials
 		more                bool // is better
 	}{
-		{"bulk TCP", "Gbit/s", "%.2f", 1e-9, func(f *figures) trials { return f.bulk }, true},
+		{"bulk TCP, CUBIC", "Gbit/s", "%.2f", 1e-9, func(f *figures) trials { return f.bulk }, true},
+		{"bulk TCP, BBR", "Gbit/s", "%.2f", 1e-9, func(f *figures) trials { return f.paced }, true},
 		{"64-byte datagrams received", "1,000/s", "%.1f", 1e-3, func(f *figures) trials { return f.datagrams }, true},
 		{"new TCP connections", "1,000/s", "%.2f", 1e-3, func(f *figures) trials { return f.connections }, true},
 		{"HTTP latency p50", "µs", "%.0f", 1e6, func(f *figures) trials { return f.p50 }, false},
@@ -205,7 +210,7 @@ func throughputText(results map[string]*figures) string {
 From a pod on a node that is not the gateway to the partner, %v a trial, the ways interleaved round by round. Always
 one lab's programs run, three gateways and three agents: beside the ways that have none, those of an idle lab. Generators and servers are the same for every way. "plain" forwards with the
 pod's own address, no translation and no tunnel; "hand-made" is an ordinary VXLAN to one gateway with one SNAT rule on
-it. Ratios are medians of the rounds' ratios.
+it. Ratios are medians of the rounds' ratios. CUBIC sends as much as processors and windows let it; BBR spaces its packets out by what it measured of the path, timers included.
 
 `, trialTime)
 	rows := [][]string{{"median / p95", "way", "", "to plain", "to hand-made"}}
