@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 
 	"github.com/sallyport/sallyport/flows/conntrack"
 	"github.com/sallyport/sallyport/gateway"
@@ -83,10 +84,25 @@ func (k Kernel) Look(ctx context.Context, c *trace.Common, packet gateway.Packet
 		return e.Zone == k.Zone && o.Src == c.View.Addr && o.Dst == packet.Dst && o.Protocol == uint8(packet.Protocol) && o.DstPort == packet.Port
 	})
 	note(err)
-	for _, e := range entries[:min(len(entries), someConnections)] {
-		c.Connections = append(c.Connections, trace.Connection{
+	all := make([]trace.Connection, 0, len(entries))
+	for _, e := range entries {
+		all = append(all, trace.Connection{
 			From: netip.AddrPortFrom(e.Original.Src, e.Original.SrcPort), As: netip.AddrPortFrom(e.Reply.Dst, e.Reply.DstPort),
 			Answered: e.Status&conntrack.SeenReply != 0, Mark: e.Mark,
 		})
 	}
+	c.Connections = telling(all)
+}
+
+// telling are some of the connections: of a busy pod's thousands first those that fare as few do.
+func telling(all []trace.Connection) []trace.Connection {
+	kind := func(c trace.Connection) trace.Connection {
+		return trace.Connection{As: netip.AddrPortFrom(c.As.Addr(), 0), Answered: c.Answered, Mark: c.Mark}
+	}
+	count := map[trace.Connection]int{}
+	for _, c := range all {
+		count[kind(c)]++
+	}
+	slices.SortStableFunc(all, func(a, b trace.Connection) int { return count[kind(a)] - count[kind(b)] })
+	return all[:min(len(all), someConnections)]
 }
