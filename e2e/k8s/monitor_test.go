@@ -29,26 +29,23 @@ var observed = []string{
 	"alerts.enabled=true", "grafanaDashboard.enabled=true",
 }
 
-// operators are the kinds of the Prometheus operator, which the API server keeps as they are.
-const operators = `
+// kept is a kind of the Prometheus operator, whose objects the API server keeps as they are.
+func kept(kind, plural string) string {
+	return fmt.Sprintf(`
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
-metadata: {name: podmonitors.monitoring.coreos.com}
+metadata: {name: %[2]s.monitoring.coreos.com}
 spec:
   group: monitoring.coreos.com
   scope: Namespaced
-  names: {kind: PodMonitor, plural: podmonitors}
+  names: {kind: %[1]s, plural: %[2]s}
   versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]
 ---
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: prometheusrules.monitoring.coreos.com}
-spec:
-  group: monitoring.coreos.com
-  scope: Namespaced
-  names: {kind: PrometheusRule, plural: prometheusrules}
-  versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]
----
+`, kind, plural)
+}
+
+// operators are what the chart finds where somebody watches with the Prometheus operator.
+var operators = kept("PodMonitor", "podmonitors") + kept("PrometheusRule", "prometheusrules") + `
 apiVersion: v1
 kind: Namespace
 metadata: {name: ` + namespace + `}

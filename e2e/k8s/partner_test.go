@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/allowlist"
+	"github.com/sallyport/sallyport/e2e/cluster"
 	"github.com/sallyport/sallyport/e2e/lab"
 )
 
@@ -30,25 +31,6 @@ table inet firewall {
 		ip daddr %s tcp dport %d ip saddr != @cluster4 reject with tcp reset
 	}
 }`, partner, public, lab.HTTPPort)
-
-// seesNodes is all that the partner may ask of the API server.
-const seesNodes = `
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: partner, namespace: default}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata: {name: see-nodes}
-rules:
-- {apiGroups: [""], resources: [nodes], verbs: [list, watch]}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {name: see-nodes}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: see-nodes}
-subjects: [{kind: ServiceAccount, name: partner, namespace: default}]
-`
 
 // guarded is the partner's host with `sallyport allowlist sync`, one for each set.
 type guarded struct {
@@ -69,7 +51,8 @@ func (g *guarded) in(w *world) *guarded {
 // guard gives the partner a firewall that admits nobody but who the cluster names.
 func (w *world) guard() *guarded {
 	w.t.Helper()
-	w.apply(seesNodes)
+	w.kubectl("create", "serviceaccount", "partner")
+	w.apply(cluster.SeeNodes("{kind: ServiceAccount, name: partner, namespace: default}"))
 	dir := w.t.TempDir()
 	kubeconfig, rules := filepath.Join(dir, "nodes.kubeconfig"), filepath.Join(dir, "nftables.conf")
 	w.must(w.API.Account(w.ctx, "default", "partner", kubeconfig))

@@ -16,23 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport/sallyport/e2e/cluster"
 	"github.com/sallyport/sallyport/e2e/netns"
 )
-
-// seeNodes is all that a partner's account needs.
-const seeNodes = `
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata: {name: see-nodes}
-rules:
-- {apiGroups: [""], resources: [nodes], verbs: [list, watch]}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {name: see-nodes}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: see-nodes}
-subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: partner}]
-`
 
 const clusterNFT = `
 table inet firewall {
@@ -76,7 +62,7 @@ func newPartner(t *testing.T) *partner {
 	}
 	p.sh(p.host, "ip link set lo up; ip link add eth0 type veth peer name eth0 netns "+p.nodes.Name+"; ip link set eth0 up; ip addr add 10.0.0.254/24 dev eth0")
 	p.sh(p.nodes, "ip link set eth0 up; for n in 1 2 3; do ip addr add 10.0.0.$n/24 dev eth0; done")
-	kubectl(t, seeNodes, "apply", "-f", "-")
+	kubectl(t, cluster.SeeNodes("{apiGroup: rbac.authorization.k8s.io, kind: User, name: partner}"), "apply", "-f", "-")
 	p.kubeconfig = as(t, "partner")
 	at, err := url.Parse(server.URL)
 	must(t, err)
