@@ -48,23 +48,15 @@ func (c carried) plausible() bool {
 func (w *world) recorded(a app) {
 	w.t.Helper()
 	w.kubectl("patch", "egressroute", "payments", "--type", "merge", "-p", `{"spec":{"audit":true}}`)
-	w.await(func() error {
-		said, err := w.API.Kubectl(w.ctx, "", "sallyport", "doctor", "-o", "json")
-		var r doctor.Report
-		if parsed := json.Unmarshal([]byte(said), &r); parsed != nil || err != nil {
-			return fmt.Errorf("kubectl sallyport doctor said %q: %w", said, errors.Join(err, parsed))
-		}
+	w.ask(nothing, func(r doctor.Report) error {
+		var errs []error
 		for _, j := range w.everyNode() {
-			if !slices.ContainsFunc(r.Findings, func(f doctor.Finding) bool {
-				return f.Severity == doctor.Warning && f.Where == lab.NodeName(j) && f.Object == "sysctl net.netfilter.nf_conntrack_acct" &&
-					strings.Contains(f.Found, "the audit of payments has no packets and bytes")
-			}) {
-				return fmt.Errorf("nothing of n%d, which counts no bytes, is in %+v", j, r.Findings)
-			}
+			errs = append(errs, finding{doctor.Warning, "accounting", lab.NodeName(j), "sysctl net.netfilter.nf_conntrack_acct", "the audit of payments has no packets and bytes"}.told(r))
 		}
-		return nil
+		return errors.Join(errs...)
 	})
 	w.sysctl("nf_conntrack_acct=1", "nf_conntrack_tcp_timeout_close=1")
+	w.ask(nothing, w.well)
 	for _, p := range w.pods(a) {
 		var answered lab.Exchange
 		choose := func() {

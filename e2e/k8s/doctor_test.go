@@ -2,7 +2,9 @@ package k8s
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 
@@ -10,94 +12,145 @@ import (
 	"github.com/sallyport/sallyport/e2e/lab"
 )
 
-// ails is something wrong with a host of the cluster, and what doctor is to say of it.
-type ails struct {
-	host         string
-	fault, mend  string // commands of a shell there
-	severity     doctor.Severity
-	check        string
-	where        string // node
-	object, says string // words of what was found, or of its cure
+// doctor is what `kubectl sallyport doctor` reports. Its exit status must be as that says.
+func (w *world) doctor(args ...string) (doctor.Report, error) {
+	w.t.Helper()
+	w.plugin()
+	return reported(w.API.Kubectl(w.ctx, "", append([]string{"sallyport", "doctor", "-o", "json"}, args...)...))
 }
 
-// ailments are of a node that is not the holder's, whose frames pass the switch.
-func ailments(node string) []ails {
-	at := func(fault, mend string, s doctor.Severity, check, object, says string) ails {
-		return ails{node, fault, mend, s, check, node, object, says}
+// doctorOn is what `sallyport doctor` reports on a node, of its own two programs and without an API server.
+func (w *world) doctorOn(j int) (doctor.Report, error) {
+	w.t.Helper()
+	return reported(w.Lab.Exec(lab.NodeName(j), w.program(), "doctor", "-o", "json"))
+}
+
+func reported(said string, err error) (r doctor.Report, _ error) {
+	if parsed := json.Unmarshal([]byte(said), &r); parsed != nil {
+		return r, fmt.Errorf("doctor said %q: %w", said, errors.Join(err, parsed))
 	}
-	const foreign = "nft delete table ip foreign"
-	return []ails{
-		at("sysctl -w net.ipv4.conf.sally0.rp_filter=1", "sysctl -w net.ipv4.conf.sally0.rp_filter=2",
-			doctor.Error, "problems", "sysctl net.ipv4.conf.sally0.rp_filter", "set it to 2"),
-		at("sysctl -w net.ipv4.conf.eth0.arp_ignore=2", "sysctl -w net.ipv4.conf.eth0.arp_ignore=0",
-			doctor.Error, "arp", "sysctl net.ipv4.conf.eth0.arp_ignore", "to 0 or 1"),
-		at("nft 'add table ip foreign; add chain ip foreign pre { type filter hook prerouting priority 0; }; flush chain ip foreign pre; add rule ip foreign pre meta mark set mark or 0x100'", foreign,
-			doctor.Warning, "problems", "nftables table ip foreign, chain pre", "bits 0x100 of the mark"),
-		at("nft 'add table ip foreign; add chain ip foreign post { type nat hook postrouting priority 50; }; flush chain ip foreign post; add rule ip foreign post ip saddr 198.51.100.1 masquerade'", foreign,
-			doctor.Warning, "masquerade", "nftables table ip foreign, chain post, priority 50", "use priority 96 or later"),
-		at("ip link show theirs || ip link add theirs type vxlan id 7 dstport 4793 dev eth0", "ip link del theirs",
-			doctor.Warning, "problems", "interface theirs", "give one of the two another port"),
-		at("sysctl -w net.netfilter.nf_conntrack_events=0", "sysctl -w net.netfilter.nf_conntrack_events=2",
-			doctor.Error, "conntrack", "sysctl net.netfilter.nf_conntrack_events", "set it to 2"),
-		{lab.Switch, "ip link set " + node + " mtu 1400", "ip link set " + node + " mtu 1500",
-			doctor.Error, "mtu", node, "way to " + theVIP.String(), "let 1500 bytes pass everywhere on the way"},
+	status, want := 0, 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		status = exit.ExitCode()
 	}
+	switch {
+	case r.Errors():
+		want = 1
+	case len(r.Silent) > 0:
+		want = 2
+	}
+	if status != want {
+		return r, fmt.Errorf("doctor (%w) ended with status %d, want %d for %+v", err, status, want, r)
+	}
+	return r, nil
+}
+
+// ask awaits that doctor's report holds. What a program sets itself it puts back from time to
+// time, so the fault is made for each look.
+func (w *world) ask(fault func(), holds func(doctor.Report) error, args ...string) {
+	w.t.Helper()
+	w.await(func() error {
+		fault()
+		r, err := w.doctor(args...)
+		if err == nil {
+			if err = holds(r); err != nil {
+				err = fmt.Errorf("%w: %+v", err, r)
+			}
+		}
+		return err
+	})
+}
+
+func nothing() {}
+
+// well is a report of all programs in which nothing is found.
+func (w *world) well(r doctor.Report) error {
+	if len(r.Findings) > 0 || len(r.Silent) > 0 || r.Hosts != 2*len(w.everyNode()) {
+		return errors.New("not all is well")
+	}
+	return nil
+}
+
+// suffers demands that doctor names each of what ails, all at a time, and nothing once they are mended.
+func (w *world) suffers(all []ails) {
+	w.t.Helper()
+	sh := func(host, command string) {
+		_, err := w.Lab.Exec(host, "sh", "-ec", command)
+		w.must(err)
+	}
+	w.ask(func() {
+		for _, a := range all {
+			sh(a.host, a.fault)
+		}
+	}, func(r doctor.Report) error {
+		var errs []error
+		for _, a := range all {
+			if !a.finding.in(r) {
+				errs = append(errs, fmt.Errorf("nothing of %+v", a.finding))
+			}
+		}
+		return errors.Join(errs...)
+	})
+	for _, a := range all {
+		sh(a.host, a.mend)
+	}
+	w.ask(nothing, w.well)
 }
 
 // examined demands of `kubectl sallyport doctor` that it finds every node well, names
 // what is then made wrong, where it is, and finds all well again.
 func (w *world) examined() {
 	w.t.Helper()
-	w.plugin()
-	// What a program sets itself it puts back from time to time, so it is broken for each look.
-	ask := func(fault func(), holds func(doctor.Report) bool) {
-		w.t.Helper()
-		w.await(func() error {
-			fault()
-			said, err := w.API.Kubectl(w.ctx, "", "sallyport", "doctor", "-o", "json")
-			var r doctor.Report
-			if parsed := json.Unmarshal([]byte(said), &r); parsed != nil {
-				return fmt.Errorf("kubectl sallyport doctor said %q: %w", said, parsed)
-			}
-			if r.Errors() != (err != nil) || !holds(r) {
-				return fmt.Errorf("kubectl sallyport doctor (%v) found: %+v", err, r)
-			}
-			return nil
-		})
-	}
-	nothing, all := func() {}, 2*len(w.everyNode())
-	well := func(r doctor.Report) bool { return len(r.Findings) == 0 && len(r.Silent) == 0 && r.Hosts == all }
-	ask(nothing, well)
+	w.strictARP(1, 2) // as kube-proxy's strict ARP has it
+	w.ask(nothing, w.well)
+	w.strictARP(0, 0)
 	if w.Options.ProxyMode != "iptables" {
 		return // what is made wrong has nothing to do with kube-proxy: once is enough
 	}
-	for _, a := range ailments(lab.NodeName(w.Lab.Others(w.holder(w.everyNode()...))[0])) {
-		sh := func(command string) func() {
-			return func() {
-				_, err := w.Lab.Exec(a.host, "sh", "-ec", command)
-				w.must(err)
-			}
-		}
-		ask(sh(a.fault), func(r doctor.Report) bool {
-			return slices.ContainsFunc(r.Findings, func(f doctor.Finding) bool {
-				return f.Check == a.check && f.Severity == a.severity && f.Where == a.where && f.Object == a.object && strings.Contains(f.Found+f.Cure, a.says)
-			})
-		})
-		sh(a.mend)()
-		ask(nothing, well)
+	others := w.Lab.Others(w.holder(w.everyNode()...))
+	one, other := lab.NodeName(others[0]), lab.NodeName(others[1])
+	w.apply(nowhere)
+	w.ask(nothing, finding{doctor.Error, "problems", "", "EgressRoute nowhere", "start the gateways with --vip 192.0.2.99"}.told)
+	w.kubectl("delete", "egressroute", "nowhere")
+	w.suffers(ofANode(one))
+	w.suffers(ofTheWay(one, other, w.everyNode()))
+	w.missed()
+}
+
+func (w *world) strictARP(ignore, announce int) {
+	w.t.Helper()
+	for _, j := range w.everyNode() {
+		_, err := w.Lab.Exec(lab.NodeName(j), "sysctl", "-qw", fmt.Sprintf("net.ipv4.conf.all.arp_ignore=%d", ignore), fmt.Sprintf("net.ipv4.conf.all.arp_announce=%d", announce))
+		w.must(err)
 	}
-	// One gateway less than there are to be: nothing is broken, and something is amiss.
+}
+
+// missed has fewer gateways than there are to be: with one less nothing is broken, and
+// something is amiss; one alone is no quorum.
+func (w *world) missed() {
+	w.t.Helper()
 	scale := func(n int) {
 		w.kubectl("-n", namespace, "scale", "statefulset", "sallyport-gateway", fmt.Sprintf("--replicas=%d", n))
 	}
 	n := len(w.everyNode())
 	scale(n - 1)
-	ask(nothing, func(r doctor.Report) bool {
-		return slices.ContainsFunc(r.Findings, func(f doctor.Finding) bool {
-			return f.Check == "holder" && f.Severity == doctor.Warning && f.Object == "VIP "+theVIP.String() &&
-				f.Found == fmt.Sprintf("%d of %d gateways are heard", n-1, n) && strings.Contains(f.Cure, "bring the others back")
-		})
-	})
+	w.ask(nothing, fewer(n-1, n).told)
+	scale(1)
+	w.ask(nothing, finding{doctor.Error, "holder", "", "VIP " + theVIP.String(), fmt.Sprintf("nobody holds it: at most 1 of %d gateways hear each other", n)}.told)
 	scale(n)
-	ask(nothing, well)
+	w.ask(nothing, w.well)
+}
+
+func fewer(n, of int) finding {
+	return finding{doctor.Warning, "holder", "", "VIP " + theVIP.String(), fmt.Sprintf("%d of %d gateways are heard", n, of)}
+}
+
+func silent(r doctor.Report, program, where, why string) error {
+	if !slices.ContainsFunc(r.Silent, func(s doctor.Silent) bool {
+		return s.Program == program && s.Where == where && s.Why != "" && strings.Contains(s.Why, why)
+	}) {
+		return fmt.Errorf("the %s on %q does not count as silent", program, where)
+	}
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport/sallyport/doctor"
 	"github.com/sallyport/sallyport/e2e/chromium"
 	"github.com/sallyport/sallyport/e2e/cluster"
 	"github.com/sallyport/sallyport/e2e/lab"
@@ -62,6 +63,7 @@ func TestFaults(t *testing.T) {
 
 func powerCut(w *guarded, l *load, holder int) {
 	rest := w.Lab.Others(holder)
+	w.stopped(rest[0], rest[1])
 	v := w.viewed(l, rest[0])
 	v.admitted(rest[1])
 	m := w.monitored()
@@ -72,6 +74,7 @@ func powerCut(w *guarded, l *load, holder int) {
 	w.reported(heir)
 	v.holder()
 	m.misses(heir)
+	w.lost(holder)
 	w.must(w.PowerOn(holder))
 	w.healthy()
 	if now := w.holder(w.everyNode()...); now != heir {
@@ -86,6 +89,7 @@ func powerCut(w *guarded, l *load, holder int) {
 	m.mended()
 	m.drawn(v.browser)
 	w.kubectl("delete", "egressroute", "guarded")
+	w.claimed(m)
 }
 
 // A dead kubelet says nothing of the node's pods: nobody may end their connections, or
@@ -110,6 +114,7 @@ func kubeletDead(w *guarded, l *load, holder int) {
 	}
 	l.goesOn(w.everyNode()...)
 	l.untouched(w.everyNode()...)
+	w.unclaimed()
 }
 
 func gatewayDeleted(w *guarded, l *load, holder int) {
@@ -133,21 +138,25 @@ func nodeReplaced(w *guarded, l *load, holder int) {
 	w.kubectl("rollout", "status", "deployment", l.app.name, "--timeout", patience.String())
 	w.first(l.app, asVIP) // also of the pods that the drain moved elsewhere
 	w.reported(heir)
+	w.ask(nothing, func(r doctor.Report) error { return silent(r, "gateway", "", "no node takes it") })
 	w.kubectl("delete", "node", node)
+	w.nodeless(holder)
 	w.nodes(w.everyNode(), rest...)
 	l.goesOn(rest...)
 	w.must(errors.Join(w.KillOn(holder, cluster.Kubelet), w.StartOn(holder, cluster.Kubelet)))
 	w.must(w.AwaitRegistered(w.ctx, holder))
 	w.nodes(w.everyNode(), w.everyNode()...)
 	w.healthy()
+	w.ask(nothing, w.well)
 	l.goesOn(rest...)
 	l.kept(rest...)
 }
 
 // With the API server gone a failover is what it always is, and a gateway or an agent
-// that starts works from what its last run saved.
+// that starts works from what its last run saved. An agent that has saved nothing takes nothing away.
 func failoverAlone(w *guarded, l *load, holder int) {
 	rest := w.Lab.Others(holder)
+	w.otherVersion(holder)
 	w.must(w.API.Kill(cluster.KubeAPIServer))
 	_, err := w.PowerCut(holder)
 	w.must(err)
@@ -159,12 +168,19 @@ func failoverAlone(w *guarded, l *load, holder int) {
 	w.boot()
 	w.sync("cluster")
 	w.nodes(rest, w.everyNode()...)
-	for _, j := range rest {
+	for i, j := range rest {
 		before := time.Now()
-		_, err := w.Run(j, "sh", "-c", "kill -9 $(pgrep -f '^[^ ]*sallyport (gateway|agent) ')")
+		found, forget := saved(j, lab.Agent), ""
+		if i == 0 {
+			found, forget = none(j, lab.Agent), "rm /var/lib/sallyport/agent-*.json; "
+		}
+		_, err := w.Run(j, "sh", "-ec", forget+"kill -9 $(pgrep -f '^[^ ]*sallyport (gateway|agent) ')")
 		w.must(err)
 		w.restarted(lab.Gateway, j, before, false)
-		w.restarted(lab.Agent, j, before, false)
+		if i > 0 {
+			w.restarted(lab.Agent, j, before, false)
+		}
+		w.onNode(j, saved(j, lab.Gateway), found)
 		w.holder(rest...)
 		l.goesOn(rest...)
 	}
@@ -176,6 +192,7 @@ func failoverAlone(w *guarded, l *load, holder int) {
 	}
 	w.must(w.PowerOn(holder))
 	w.healthy()
+	w.twoVersions()
 	l.goesOn(rest...)
 	w.back(l.app)
 	w.seen(l.app, asVIP)
@@ -200,13 +217,17 @@ func etcdRestarted(w *guarded, l *load, _ int) {
 }
 
 func helmUpgrade(w *guarded, l *load, _ int) {
+	for _, j := range w.everyNode() {
+		w.use(j, image)
+	}
 	before := time.Now()
-	w.helm("upgrade", append([]string{slow, offered, "logLevel=debug"}, observed...)...)
+	w.helm("upgrade", append([]string{slow, offered, urgent, "logLevel=debug"}, observed...)...)
 	for _, j := range w.everyNode() {
 		w.restarted(lab.Gateway, j, before, true)
 		w.restarted(lab.Agent, j, before, true)
 	}
 	w.healthy()
+	w.unurgent()
 	l.goesOn(w.everyNode()...)
 	l.kept(w.everyNode()...)
 }

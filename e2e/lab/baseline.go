@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 )
 
@@ -78,6 +79,20 @@ func (l *Lab) HandMadeTunnel(gateway int) error {
 	_, err = gw.Run("sh", "-c", atGateway)
 	errs = append(errs, err, gw.nft(fmt.Sprintf(vxlanSNAT, podNet, PartnerAddr, vip)), l.Announce(gateway, vip))
 	return errors.Join(errs...)
+}
+
+// Claim broadcasts that a host of the outside segment that is no node has the VIP, and gives its MAC.
+func (l *Lab) Claim(host string, vip netip.Addr) (net.HardwareAddr, error) {
+	m, err := l.machine(host)
+	if err != nil {
+		return nil, err
+	}
+	link, err := m.nl.LinkByName("eth0")
+	if err != nil {
+		return nil, fmt.Errorf("find eth0 of %s: %w", m.Name, err)
+	}
+	from := link.Attrs().HardwareAddr
+	return from, m.announce("eth0", from, vip)
 }
 
 // Announce broadcasts that node j has the VIP, whether it has or not.

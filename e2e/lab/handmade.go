@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -134,30 +135,31 @@ func (h *HandMade) Release(j int) error {
 }
 
 // Announce sends gratuitous ARP for the VIP from node j, whether it holds it or not
-// (its fence is for the kernel's own ARP: packet sockets pass it by).
+// (its fence is for the kernel's own ARP; where there is a guard at egress, that stops it).
 func (h *HandMade) Announce(j int) error {
 	m, err := h.lab.machine(NodeName(j))
 	if err != nil {
 		return err
 	}
-	announce := func(ifname string, port int, addr netip.Addr) error {
-		f, err := openFrames(m.NS, ifname, unix.ETH_P_ARP)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		for _, op := range []uint16{arpRequest, arpReply} {
-			if _, err := f.Write(gratuitous(op, mac(j, port), addr).bytes()); err != nil {
-				return fmt.Errorf("announce %s from %s: %w", addr, m.Name, err)
-			}
-		}
-		return nil
-	}
-	err = announce("eth0", 0, h.vip)
+	err = m.announce("eth0", mac(j, 0), h.vip)
 	if h.lab.Options.TwoNetworks {
-		err = errors.Join(err, announce("eth1", 1, h.lab.InsideOf(h.vip)))
+		err = errors.Join(err, m.announce("eth1", mac(j, 1), h.lab.InsideOf(h.vip)))
 	}
 	return err
+}
+
+func (m *machine) announce(ifname string, from net.HardwareAddr, addr netip.Addr) error {
+	f, err := openFrames(m.NS, ifname, unix.ETH_P_ARP)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for _, op := range []uint16{arpRequest, arpReply} {
+		if _, err := f.Write(gratuitous(op, from, addr).bytes()); err != nil {
+			return fmt.Errorf("announce %s from %s: %w", addr, m.Name, err)
+		}
+	}
+	return nil
 }
 
 func (h *HandMade) address(m *machine, change func(netlink.Link, *netlink.Addr) error) error {
