@@ -167,14 +167,14 @@ func known(k kernel) asm.Instructions {
 
 // way goes on with the flow's ends of the tunnel on the stack, and R8 there.
 func way(k kernel) asm.Instructions {
-	p := append(taken8(asm.R8, flowRemote), k.seal.made(words(onStackCopy+flowRemote)...)...)
+	p := append(taken8(flowRemote), k.seal.made(words(onStackCopy+flowRemote)...)...)
 	p = append(p, asm.LoadMem(asm.R2, asm.R8, flowWay, asm.DWord), asm.JNE.Reg(asm.R1, asm.R2, "next"))
 	return append(p, onCopy()...)
 }
 
 // home goes on with the pod's interface and the frame's header on the stack, and R8 there.
 func home(k kernel) asm.Instructions {
-	p := append(taken8(asm.R8, flowInterface), taken8(asm.R8, flowInterface+8)...)
+	p := append(taken8(flowInterface), taken8(flowInterface+8)...)
 	p = append(p, k.seal.made(homeWords()...)...)
 	p = append(p,
 		asm.LoadMem(asm.R2, asm.R8, flowHome, asm.DWord),

@@ -44,9 +44,9 @@ func words(further ...int16) (loads []asm.Instruction) {
 	return loads
 }
 
-// taken8 copies eight bytes of an element to the same place of the copy on the stack.
-func taken8(from asm.Register, at int16) asm.Instructions {
-	return asm.Instructions{asm.LoadMem(asm.R1, from, at, asm.DWord), asm.StoreMem(asm.RFP, onStackCopy+at, asm.R1, asm.DWord)}
+// taken8 copies eight bytes of the element in R8 to the same place of the copy on the stack.
+func taken8(at int16) asm.Instructions {
+	return asm.Instructions{asm.LoadMem(asm.R1, asm.R8, at, asm.DWord), asm.StoreMem(asm.RFP, onStackCopy+at, asm.R1, asm.DWord)}
 }
 
 // onCopy has R8 mean the copy on the stack.

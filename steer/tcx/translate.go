@@ -138,7 +138,7 @@ func native(a netip.Addr) int32 {
 func copied(k pairs, m *ebpf.Map) asm.Instructions {
 	p := paired(m)
 	for at := int16(0); at < pairSize; at += 8 { // first until when: a lease is given to what is whole
-		p = append(p, taken8(asm.R8, at)...)
+		p = append(p, taken8(at)...)
 	}
 	p = append(p, k.seal.made(words(onStackCopy+outNode, onStackCopy+pairAddr, onStackCopy+pairFence)...)...)
 	p = append(p, asm.LoadMem(asm.R2, asm.RFP, onStackCopy+pairSeal, asm.DWord), asm.JNE.Reg(asm.R1, asm.R2, "next"))
