@@ -1,96 +1,121 @@
 package k8s
 
 import (
-	"errors"
+	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sallyport/sallyport/e2e/lab"
+	"github.com/sallyport/sallyport/trace"
 )
 
+// reflector is where the partner's `sallyport reflect` listens.
+var reflector = fmt.Sprintf("%s:9873", public)
+
+// trace runs `kubectl sallyport trace`, whose exit status must be as its report says.
+func (w *world) trace(pod, to string, args ...string) (trace.Report, error) {
+	said, err := w.API.Kubectl(w.ctx, "", append([]string{"sallyport", "trace", pod, to, "-o", "json"}, args...)...)
+	var r trace.Report
+	if parsed := json.Unmarshal([]byte(said), &r); parsed != nil {
+		return r, fmt.Errorf("kubectl sallyport trace %s %s said %q: %w", pod, to, said, parsed)
+	}
+	if fine := r.First == 0 && r.Asked; fine != (err == nil) {
+		return r, fmt.Errorf("kubectl sallyport trace %s %s ended with %w: %s", pod, to, err, steps(r))
+	}
+	return r, nil
+}
+
+// sighting is what trace is to say: where it is wrong, as the first thing that is.
+type sighting struct {
+	verdict    trace.Verdict
+	step, says string
+}
+
+func (f sighting) in(r trace.Report) bool {
+	is := func(s trace.Step) bool {
+		return s.Verdict == f.verdict && s.Name == f.step && strings.Contains(s.Found, f.says) && (s.Cure != "" || f.verdict == trace.OK || f.verdict == trace.Note)
+	}
+	if f.verdict == trace.Wrong {
+		return r.First > 0 && is(r.Steps[r.First-1])
+	}
+	return slices.ContainsFunc(r.Steps, is)
+}
+
+func wrong(step, says string) sighting { return sighting{trace.Wrong, step, says} }
+
+// finds makes the fault, again for as long as it is mended faster than looked at, until
+// trace names it.
+func (w *world) finds(pod, to string, want sighting, fault func(), args ...string) {
+	w.t.Helper()
+	w.await(func() error {
+		if fault != nil {
+			fault()
+		}
+		r, err := w.trace(pod, to, args...)
+		if err == nil && !want.in(r) {
+			err = fmt.Errorf("want %+v of %s to %s:%s", want, pod, to, steps(r))
+		}
+		return err
+	})
+}
+
+// clear awaits that nothing is wrong and all could be asked.
+func (w *world) clear(pod, to string) {
+	w.t.Helper()
+	w.await(func() error {
+		r, err := w.trace(pod, to)
+		if err == nil && (r.First != 0 || !r.Asked) {
+			err = fmt.Errorf("%s to %s:%s", pod, to, steps(r))
+		}
+		return err
+	})
+}
+
+func steps(r trace.Report) string {
+	var b strings.Builder
+	for i, s := range r.Steps {
+		if s.Verdict != trace.OK || len(r.Steps) == i+1 {
+			fmt.Fprintf(&b, "\n%d %s %s@%s: %s (%s)", i+1, s.Verdict, s.Name, s.Where, s.Found, s.Cure)
+		}
+	}
+	return b.String()
+}
+
 // traced demands of `kubectl sallyport trace --probe` that it finds nothing wrong on the
-// way of the app's pod, and that the outside saw the VIP, whoever is asked.
+// way of the app's pod, and that the outside saw the VIP, whoever is asked; then that what is
+// made wrong is named, and nothing when it is over.
 func (w *world) traced(a app) {
 	w.t.Helper()
 	w.plugin()
-	p := w.pods(a)[0].name
-	ask := func(to string, args ...string) (string, error) {
-		return w.API.Kubectl(w.ctx, "", append([]string{"sallyport", "trace", p, to}, args...)...)
-	}
-	to := fmt.Sprintf("%s:%d", a.to, lab.TCPPort)
-	w.await(func() error {
-		said, err := ask(to, "--probe")
-		if err == nil && !strings.Contains(said, "the outside saw "+theVIP.String()+", the VIP") {
-			err = errors.New("no VIP")
-		}
-		if err != nil {
-			return fmt.Errorf("%w: kubectl sallyport trace %s %s --probe:\n%s", err, p, to, said)
-		}
-		return nil
-	})
+	ns, err := w.Lab.Namespace(lab.PartnerHost)
+	w.must(err)
+	partners := ns.Command(w.program(), "reflect", "--listen", reflector)
+	w.must(partners.Start())
+	defer func() {
+		_ = partners.Process.Kill()
+		_ = partners.Wait()
+	}()
+	all := w.pods(a)
+	p := all[0]
+	asTheVIP := sighting{trace.OK, "probe", "the outside saw " + theVIP.String() + ", the VIP"}
+	w.finds(p.name, reflector, asTheVIP, nil, "--probe")
+	w.clear(p.name, reflector)
 	// Another program's ip rule goes first on the pod's node: what is marked gets no further.
-	at, rule := lab.NodeName(w.pods(a)[0].node), []string{"priority", "50", "lookup", "main"}
-	for _, verb := range []string{"add", "del"} {
-		_, err := w.Lab.Exec(at, "ip", append([]string{"rule", verb}, rule...)...)
-		w.must(err)
-		said, err := ask(to)
-		names := strings.Contains(said, ", route: the kernel sends mark") && strings.Contains(said, "an ip rule of another program goes first")
-		if broken := verb == "add"; names != broken || (err != nil) != broken {
-			w.t.Errorf("trace after ip rule %s %s: %v\n%s", verb, strings.Join(rule, " "), err, said)
-		}
+	at, to := lab.NodeName(p.node), fmt.Sprintf("%s:%d", public, lab.TCPPort)
+	_, err = w.Lab.Exec(at, "ip", "rule", "add", "priority", "50", "lookup", "main")
+	w.must(err)
+	w.finds(p.name, to, wrong("route", "the kernel sends mark"), nil)
+	_, err = w.Lab.Exec(at, "ip", "rule", "del", "priority", "50")
+	w.must(err)
+	w.clear(p.name, to)
+	w.finds(p.name, "198.51.100.1:443", wrong("destination", "EgressRoute payments: 198.51.100.1 is in none of its destinations 203.0.113.0/24"), nil)
+	if w.Options.ProxyMode != "iptables" {
+		return // what is made wrong has nothing to do with kube-proxy: once is enough
 	}
-	if w.Options.ProxyMode == "iptables" { // neither has to do with kube-proxy: once is enough
-		w.strict(at, func() (string, error) { return ask(to) })
-		w.unadmitted(p, func() (string, error) { return ask("198.51.100.1:443") })
-	}
-	if said, err := ask("198.51.100.1:443"); err == nil || !strings.Contains(said, "EgressRoute payments: 198.51.100.1 is in none of its destinations 203.0.113.0/24") {
-		w.t.Errorf("trace to where no route leads: %v\n%s", err, said)
-	}
-}
-
-// strict demands that trace names a strict rp_filter on the pod's node, and finds nothing
-// wrong without it. The agent puts it back from time to time, so it is set for each look.
-func (w *world) strict(node string, ask func() (string, error)) {
-	w.t.Helper()
-	set := func(value string) {
-		_, err := w.Lab.Exec(node, "sysctl", "-w", "net.ipv4.conf.sally0.rp_filter="+value)
-		w.must(err)
-	}
-	w.await(func() error {
-		set("1")
-		if said, err := ask(); err == nil || !strings.Contains(said, ", tunnel: sysctl net.ipv4.conf.sally0.rp_filter is 1") {
-			return fmt.Errorf("trace with a strict rp_filter (%v):\n%s", err, said)
-		}
-		return nil
-	})
-	set("2")
-	w.await(func() error { return said(ask()) })
-}
-
-// unadmitted demands that trace names a route of the pod's that does not admit its namespace.
-func (w *world) unadmitted(pod string, ask func() (string, error)) {
-	w.t.Helper()
-	annotate := func(routes string) {
-		w.kubectl("annotate", "pod", pod, "--overwrite", "sallyport.dev/egress-routes="+routes)
-	}
-	w.apply(strings.NewReplacer("payments", "closed", "{}", "{matchLabels: {team: closed}}", "203.0.113.0", "198.51.100.0").Replace(payments))
-	annotate("payments,closed")
-	w.await(func() error {
-		if said, err := ask(); err == nil || !strings.Contains(said, ", access: EgressRoute closed does not admit namespace default") {
-			return fmt.Errorf("trace to what only a route has that does not admit the namespace (%v):\n%s", err, said)
-		}
-		return nil
-	})
-	w.kubectl("label", "namespace", "default", "team=closed")
-	w.await(func() error { return said(ask()) })
-	w.kubectl("label", "namespace", "default", "team-")
-	annotate("payments")
-	w.kubectl("delete", "egressroute", "closed")
-}
-
-func said(text string, err error) error {
-	if err != nil {
-		return fmt.Errorf("%w: trace says:\n%s", err, text)
-	}
-	return nil
+	t := &tracer{world: w, all: all, to: to}
+	t.decisions()
+	t.kernels()
+	t.programs()
+	t.views()
 }
