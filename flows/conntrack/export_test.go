@@ -69,3 +69,17 @@ func (l *Listener) Awake() bool {
 	n, _ := unix.Poll([]unix.PollFd{{Fd: int32(l.ask), Events: unix.POLLIN}}, 0)
 	return n > 0
 }
+
+// UpdateAsAnother is Update from a socket as another process has it.
+func UpdateAsAnother(e Entry) error {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var r request
+	if err := e.update(&r, 1); err != nil {
+		return err
+	}
+	return unix.Sendto(fd, r.b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+}

@@ -62,9 +62,10 @@ func filter(zone uint16, what Interest) []bpf.Instruction {
 	}
 	deleted := uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, deleteEntry))) // as the filter reads it
 	isDeleted := bpf.LoadAbsolute{Off: 4, Size: 2}
-	// What a program asked for is told of if it is an end.
-	program = append(program, bpf.LoadAbsolute{Off: 12, Size: 4}, isNot(0, 1), bpf.Jump{Skip: 3},
-		isDeleted, bpf.JumpIf{Cond: bpf.JumpEqual, Val: deleted, SkipTrue: 1}, refuse)
+	// What this process asked for is told of if it is an end.
+	program = slices.Concat(program, ifOwn(3), []bpf.Instruction{
+		isDeleted, bpf.JumpIf{Cond: bpf.JumpEqual, Val: deleted, SkipTrue: 1}, refuse,
+	})
 	// What has no state is not of TCP, or came by another way than from state to state.
 	program = slices.Concat(program, []bpf.Instruction{start},
 		find(ctaProtoInfo, extAttribute), []bpf.Instruction{isNot(0, 1), pass},

@@ -116,7 +116,9 @@ func TestOnlyWhatChangesAnythingIsHeard(t *testing.T) {
 	check("opened again", "updated 3")
 	e := l.entry(l.a, pod)
 	l.do(l.a, func() error { return conntrack.Update(e) }) // as a takeover does
-	check("changed by a program")
+	check("changed by this program")
+	l.do(l.a, func() error { return conntrack.UpdateAsAnother(e) })
+	check("changed by another program", "updated 3")
 	remove(e)
 	check("forgotten while it was open", "destroyed 3")
 

@@ -76,7 +76,7 @@ func (s Scope) read(e *Entry) (flows.Flow, bool) {
 //
 // Of a TCP connection its opening, the first FIN and its close are told. What comes between
 // the last two a standby that takes over learns from packets, and until then its
-// timeout is as short. The end of an entry is told of what had not closed. What a program
+// timeout is as short. The end of an entry is told of what had not closed. What this process
 // changes of an entry, its timeout for one, is its own host's.
 func (s Scope) Change(ev *Event) (flows.Change, bool) {
 	e := &ev.Entry

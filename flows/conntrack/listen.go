@@ -28,7 +28,7 @@ const (
 // does not tell them.
 type Event struct {
 	Kind  EventKind
-	Asked bool // a program asked for it over netlink
+	Asked bool // this process asked for it
 	Entry Entry
 }
 
@@ -210,7 +210,7 @@ func (l *Listener) take(h header, body []byte) error {
 	}
 	e, err := parse(body)
 	if err == nil {
-		l.batch = append(l.batch, Event{Kind: kind, Asked: h.port != 0, Entry: e})
+		l.batch = append(l.batch, Event{Kind: kind, Asked: isOwn(h.port), Entry: e})
 	}
 	return err
 }

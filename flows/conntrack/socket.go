@@ -46,7 +46,7 @@ func bind(groups uint32, receiveBuffer int, filter ...bpf.Instruction) (fd int, 
 			return -1, err
 		}
 	}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
+	if err := bindOwn(fd, groups); err != nil {
 		_ = unix.Close(fd)
 		return -1, fmt.Errorf("bind a netlink socket: %w", err)
 	}

@@ -185,7 +185,7 @@ func TestChangesFollowTheLifeOfAConnection(t *testing.T) {
 		ev   conntrack.Event
 		op   flows.Op // 0: nothing is told
 	}{
-		{"changed by a program", asked, 0},
+		{"changed by this program", asked, 0},
 		{"picked up, and born so", at(conntrack.New, 3, 0), 0},
 		{"SYN", at(conntrack.New, 1, 0), 0},
 		{"SYN, ACK", at(conntrack.Updated, 2, conntrack.SeenReply), 0},
