@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -234,6 +235,41 @@ func TestCleanupLeavesNothing(t *testing.T) {
 				w.must(err)
 				if diff := before[j].Diff(s); diff != "" {
 					t.Errorf("n%d (holder n%d) is not as before:\n%s", j, holder, diff)
+				}
+			}
+		})
+	}
+}
+
+// What had the VIP has it no more, and then leaves as the node, never as itself.
+func TestCleanupEndsConnections(t *testing.T) {
+	t.Parallel()
+	for _, netfilter := range []string{"nftables", "iptables"} {
+		t.Run(netfilter, func(t *testing.T) {
+			t.Parallel()
+			w := start(t, lab.Options{Netfilter: netfilter, GatewayArgs: unhurried})
+			w.holder()
+			w.seenEventually(selected(1), partner, theVIP)
+			tr := w.startTraffic(1)
+			w.must(w.gateway(1).Kill())
+			w.must(w.agent(1).Kill())
+			w.cleanup(1)
+			var refused []lab.Refusal
+			w.await(func() (err error) {
+				refused, err = w.Partner.Refused()
+				for _, protocol := range []string{"tcp", "udp"} {
+					if err == nil && !slices.ContainsFunc(refused, func(r lab.Refusal) bool { return r.Protocol == protocol && r.Source == w.NodeIP(1) }) {
+						err = fmt.Errorf("no packet of %s came as the node: %+v", protocol, refused)
+					}
+				}
+				return err
+			})
+			tr.echo[0].Stop()
+			tr.connects[0].Stop()
+			tr.streams[0].Stop()
+			for _, r := range refused {
+				if r.Source != w.NodeIP(1) {
+					t.Errorf("%d packets of %s came from %s", r.Packets, r.Protocol, r.Source)
 				}
 			}
 		})

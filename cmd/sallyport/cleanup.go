@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport/sallyport/flows/conntrack"
 	"github.com/sallyport/sallyport/gateway/lastview"
 	"github.com/sallyport/sallyport/gateway/node/gate"
 	"github.com/sallyport/sallyport/netfilter/iptables"
 	"github.com/sallyport/sallyport/netfilter/nft"
+	"github.com/sallyport/sallyport/tunnel"
 	"github.com/sallyport/sallyport/tunnel/vxlan"
 	"github.com/sallyport/sallyport/vip/layer2"
 )
@@ -24,7 +27,7 @@ func cleanupCommand() *cobra.Command {
 		Use:   "cleanup",
 		Short: "Remove everything of Sallyport's from this host, whatever version made it",
 		Long: `Removes rules (nftables, and iptables in both variants), sets, routes, ip rules, the
-tunnel device, VIPs and saved views from this host. Stop the agent and the gateway first: they
+tunnel device, VIPs and saved views from this host, and ends the connections that had a VIP. Stop the agent and the gateway first: they
 would put them back. From then on selected pods leave as all others do.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -49,9 +52,14 @@ would put them back. From then on selected pods leave as all others do.`,
 			step("CNI plugin", gate.Remove(installed.ConfDir, installed.BinDir, installed.RunDir))
 			// The VIPs first: a fence taken away while they are here would let them answer.
 			step("VIPs and fence", cleanVIPs())
+			// Without a tunnel the packets that were to go through it are dropped, by rules that go
+			// last: without them they would leave with their pods' own addresses, as long as
+			// tracking knew their connections to be translated elsewhere.
+			marked, err := vxlan.Rules()
+			step("ip rules, routes and tunnel", errors.Join(err, vxlan.Cleanup(ctx, log)))
+			step("tracked connections", forget(marked))
 			step("nftables rules", cleanNFT(ctx, log))
 			step("iptables rules and ipsets", iptables.Cleanup(ctx))
-			step("ip rules, routes and tunnel", vxlan.Cleanup(ctx, log))
 			step("saved views", lastview.Clear(stateDir))
 			if err := errors.Join(errs...); err != nil || !stay {
 				return err
@@ -72,6 +80,17 @@ func cleanVIPs() error {
 		return err
 	}
 	return errors.Join(h.Cleanup(nil), h.Close())
+}
+
+// forget ends the connections whose packets had the mark of one of the rules.
+func forget(marked []tunnel.Rule) error {
+	if len(marked) == 0 {
+		return nil
+	}
+	_, err := conntrack.Forget(conntrack.IPv4, conntrack.Mark{}, func(e *conntrack.Entry) bool {
+		return slices.ContainsFunc(marked, func(r tunnel.Rule) bool { return r.Value != 0 && e.Mark&r.Mask == r.Value })
+	})
+	return err
 }
 
 func cleanNFT(ctx context.Context, log *slog.Logger) error {

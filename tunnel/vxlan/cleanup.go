@@ -6,6 +6,8 @@ import (
 	"log/slog"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/tunnel"
 )
 
 // Cleanup removes every rule, route and device of ours from the network namespace
@@ -51,6 +53,26 @@ func Cleanup(ctx context.Context, log *slog.Logger) (err error) {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Rules lists the ip rules of ours in the network namespace it is called in, whatever version
+// or configuration made them.
+func Rules() (all []tunnel.Rule, err error) {
+	c, err := dial()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.close()) }()
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		rules, err := c.rules(family)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rules {
+			all = append(all, r.Rule)
+		}
+	}
+	return all, nil
 }
 
 // removeAll removes what is listed until nothing is: a removal may hit another of
