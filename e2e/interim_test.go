@@ -13,6 +13,7 @@ import (
 // began meanwhile at the one between goes on, what ended meanwhile ends everywhere, be it
 // that the first one heard of it or that it did not, and the one between is dead.
 func TestWhatBeganInAnInterimIsKept(t *testing.T) {
+	t.Parallel()
 	for _, way := range []struct {
 		name      string
 		netfilter string
@@ -27,6 +28,7 @@ func TestWhatBeganInAnInterimIsKept(t *testing.T) {
 		{name: "cut off, and handed over to", netfilter: "nftables", away: (*world).mute, back: (*world).unmute, follows: true, handOver: true},
 	} {
 		t.Run(way.name, func(t *testing.T) {
+			t.Parallel()
 			w := start(t, lab.Options{TwoNetworks: true, Netfilter: way.netfilter, GatewayArgs: []string{"--timing", "wan"}})
 			first := w.holder()
 			rest := w.Others(first)
