@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,6 +14,7 @@ type Page struct {
 	browser *Browser
 	target  string
 	session string
+	closed  atomic.Bool
 }
 
 // Open loads a URL in a new tab. It returns when the document is there; what scripts
@@ -35,8 +37,9 @@ func (b *Browser) Open(url string) (*Page, error) {
 	return p, p.Go(url)
 }
 
-// Close closes the tab.
+// Close closes the tab. Of a session that is about to end Chromium may answer nothing at all.
 func (p *Page) Close() error {
+	p.closed.Store(true)
 	return p.browser.call("", "Target.closeTarget", map[string]any{"targetId": p.target}, nil)
 }
 
@@ -133,6 +136,9 @@ func (p *Page) Requests() []string {
 }
 
 func (p *Page) call(method string, params, result any) error {
+	if p.closed.Load() {
+		return fmt.Errorf("%s: the page is closed", method)
+	}
 	return p.browser.call(p.session, method, params, result)
 }
 
