@@ -98,6 +98,7 @@ func (w *world) recorded(a app) {
 		})
 	}
 	w.sysctl("nf_conntrack_acct=0", "nf_conntrack_tcp_timeout_close=10")
+	w.kubectl("patch", "egressroute", "payments", "--type", "merge", "-p", `{"spec":{"audit":false}}`)
 }
 
 // sysctl sets what connection tracking does on every node.

@@ -193,9 +193,13 @@ func (t *tracer) views() {
 	}
 	w.clear(p.name, t.to)
 
+	// Into another network namespace, and not deleted: the CNI would not find the pod's end any more, and leave its rules.
 	_, err := w.Run(plain.node, "sh", "-ec", fmt.Sprintf(`ping -c 1 -W 1 %[1]s >/dev/null || true
 		mac=$(ip neigh show %[1]s | sed 's/.*lladdr \([^ ]*\).*/\1/')
-		ip link del $(bridge fdb show | awk -v mac=$mac '$1 == mac { print $3; exit }')`, plain.addr))
+		interface=$(bridge fdb show | awk -v mac=$mac '$1 == mac { print $3; exit }')
+		unshare -n sleep 600 </dev/null >/dev/null 2>&1 &
+		until [ "$(readlink /proc/$!/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.01; done
+		ip link set $interface netns $!`, plain.addr))
 	w.must(err)
 	w.finds(plain.name, t.to, wrong("agent's view", "the interface of the pod's address is gone"), nil)
 	w.kubectl("delete", "pod", plain.name, late, "--force", "--grace-period=0")
