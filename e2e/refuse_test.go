@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -200,7 +201,27 @@ func (w *world) awaitAdmitted() {
 		}
 		return nil
 	})
-	w.sees(selected(from), partner, theVIP) // what was sent before this is there by now
+	w.sees(selected(from), partner, theVIP) // what was sent before this is at the partner's by now
+	w.heardOut(selected(from))
+}
+
+// heardOut waits until the partner has counted the datagrams that are there: its server
+// answers them one after the other.
+func (w *world) heardOut(from string) {
+	w.t.Helper()
+	ns, err := w.Namespace(from)
+	w.must(err)
+	var c net.Conn
+	w.must(ns.Do(func() (err error) {
+		c, err = net.Dial("udp4", udpTo(partner).String())
+		return err
+	}))
+	defer func() { _ = c.Close() }()
+	w.must(c.SetDeadline(time.Now().Add(patience)))
+	_, err = c.Write([]byte("12345678"))
+	w.must(err)
+	_, err = c.Read(make([]byte, 100))
+	w.must(err)
 }
 
 // What belongs to no connection is dropped in silence: a reset, or an ICMP error,
