@@ -130,7 +130,7 @@ without losing a connection where another gateway is fit, and leaves its rules; 
 	f.Uint16Var(&flowsPort, "flows-port", 7965, "TCP port that connections are replicated over, the same on all gateways")
 	f.DurationVar(&handover, "handover-timeout", 5*time.Second,
 		"how long a VIP waits for a gateway that is fit to take it, when this one stops or is asked to hand it over")
-	f.StringVar(&urgency, "priority", "auto", "how the election gets before other programs: nice, realtime (SCHED_RR), or auto: realtime where the kernel grants it, else nice; nice with --timing wan")
+	f.StringVar(&urgency, "priority", "auto", "how the election gets before other programs: nice, realtime (SCHED_RR), or auto: realtime with --timing fast, else nice")
 	f.StringVar(&timing, "timing", "default", "how soon a failover begins, the same on all gateways: "+profiles())
 	f.Uint16Var(&zone, "conntrack-zone", 51, "connection-tracking zone of translated connections")
 	f.StringVar(&allowlist, "allowlist-listen", "", "address to serve /allowlist on to partners, and nothing else, such as 192.0.2.1:9873; without, it is on --http only")
@@ -141,21 +141,18 @@ without losing a connection where another gateway is fit, and leaves its rules; 
 	return cmd
 }
 
-// urgencyOf is what --priority means. A heartbeat that is only nice waits for the end of
-// others' slices: a lease of fast does not outlast that at all, one of default not
-// always, and one of wan needs nothing better.
+// urgencyOf is what --priority means: a lease of fast does not outlast what others may
+// compute for before a program comes to its turn that is only nice.
 func urgencyOf(flag, timing string) (priority.Way, error) {
 	switch way := priority.Way(flag); {
 	case way == priority.Nice, way == priority.RealTime:
 		return way, nil
-	case way != priority.Auto:
+	case flag != "auto":
 		return "", fmt.Errorf("--priority %s: choose auto, nice or realtime", flag)
 	case timing == "fast":
 		return priority.RealTime, nil
-	case timing == "wan":
-		return priority.Nice, nil
 	}
-	return priority.Auto, nil
+	return priority.Nice, nil
 }
 
 // profiles lists the timing profiles with their leases, the shortest first.

@@ -18,11 +18,10 @@ type Way string
 
 // The ways. Nice counts where the kernel shares a CPU out fairly, in its own time:
 // a heartbeat waits for the end of another's slice, some milliseconds. RealTime waits
-// for nobody else's. Auto is real time where that is to be had, and content with nice.
+// for nobody else's.
 const (
 	Nice     Way = "nice"
 	RealTime Way = "realtime"
-	Auto     Way = "auto"
 )
 
 // class is what the kernel schedules a thread by (sched(7)).
@@ -49,7 +48,7 @@ var (
 	ordinary = class{}
 )
 
-// inRealTime is whether real time is in force.
+// inRealTime is whether Raise had its way with RealTime.
 var inRealTime atomic.Bool
 
 // Raise puts every thread of the process before others and says what is in force
@@ -58,7 +57,7 @@ var inRealTime atomic.Bool
 // to be called once, before anything else of this package.
 func Raise(w Way) (inForce string, raised bool) {
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + beside)
-	if w == Nice {
+	if w != RealTime {
 		return raise(niced)
 	}
 	err := setAll(realtime)
@@ -71,7 +70,7 @@ func Raise(w Way) (inForce string, raised bool) {
 	}
 	inForce, raised = raise(niced)
 	if raised { // and CAP_SYS_NICE is not what is missing
-		return fmt.Sprintf("%s, real time refused: %v", inForce, err), w == Auto
+		inForce = fmt.Sprintf("%s, real time refused: %v", inForce, err)
 	}
 	return inForce, false
 }
