@@ -28,7 +28,7 @@ type peer struct {
 	name    string        // "" until heard of
 	join    bool          // a Join address
 	host    string        // the Join host name, or peers, that it comes from now
-	alive   bool          // memberlist's opinion
+	living  []string      // names that memberlist holds alive there; another may have come to a dead one's host
 	missing time.Time     // since when not alive
 	heard   time.Time     // last message or answered probe
 	rtt     time.Duration // of the last answered probe
@@ -100,7 +100,7 @@ func (b *book) learn(name string, addr netip.AddrPort, now time.Time) *peer {
 	if old := b.byName[name]; old != nil && old != p {
 		// It stays while memberlist still thinks it alive there.
 		old.name = ""
-		if !old.wanted() && !old.alive {
+		if !old.wanted() && !old.alive() {
 			delete(b.peers, old.addr)
 		}
 	}
@@ -115,33 +115,44 @@ func (b *book) joined(name string, addr netip.AddrPort, now time.Time) (changed 
 	if p == nil || p.name == "" {
 		p = b.learn(name, addr, now)
 	}
-	if p == nil || p.alive {
+	if p == nil || slices.Contains(p.living, name) {
 		return false
 	}
-	p.alive, p.refused = true, ""
+	p.living, p.refused = append(p.living, name), ""
 	return true
 }
 
 // gone enters that memberlist holds the member at addr no longer alive.
-func (b *book) gone(addr netip.AddrPort, now time.Time) (changed bool) {
+func (b *book) gone(name string, addr netip.AddrPort, now time.Time) (changed bool) {
 	p := b.peers[addr]
-	if p == nil || !p.alive {
+	if p == nil || !slices.Contains(p.living, name) {
 		return false
 	}
-	p.alive, p.missing = false, now
+	if p.living = slices.DeleteFunc(p.living, func(n string) bool { return n == name }); !p.alive() {
+		p.missing = now
+	}
 	return true
 }
 
+// alive is memberlist's opinion.
+func (p *peer) alive() bool { return len(p.living) > 0 }
+
 func (b *book) isAlive(addr netip.AddrPort) bool {
 	p := b.peers[addr]
-	return p != nil && p.alive
+	return p != nil && p.alive()
+}
+
+// lives is memberlist's opinion of one member at an address.
+func (b *book) lives(name string, addr netip.AddrPort) bool {
+	p := b.peers[addr]
+	return p != nil && slices.Contains(p.living, name)
 }
 
 // forget drops peers that are gone for long.
 func (b *book) forget(now time.Time) {
 	for addr, p := range b.peers {
 		gone := p.name == "" || now.Sub(p.heard) > forgetAfter || !p.left.IsZero() && now.Sub(p.left) > leftFor
-		if p.wanted() || p.alive || !gone {
+		if p.wanted() || p.alive() || !gone {
 			continue
 		}
 		delete(b.peers, addr)

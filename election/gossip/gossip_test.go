@@ -130,6 +130,38 @@ func TestRestartOnAnotherAddress(t *testing.T) {
 	}
 }
 
+// The pods of a StatefulSet may come back on each other's nodes.
+func TestTwoMembersChangePlaces(t *testing.T) {
+	l := newLAN(t, 3)
+	a, b, c := l.start(0), l.start(1), l.start(2)
+	eventually(t, 10*time.Second, "all see all", func() bool {
+		return a.sees("n1", "n2") && b.sees("n0", "n2") && c.sees("n0", "n1")
+	})
+	hears(t, a, b, "in its place")
+	hears(t, a, c, "in its place")
+	for i, m := range map[int]*member{1: b, 2: c} { // a cut link delivers the farewell as soon as it is whole
+		l.run(l.hosts[i], "nft", "add table inet f; add chain inet f o { type filter hook output priority 0; policy drop; }")
+		m.stop()
+	}
+	eventually(t, 15*time.Second, "both are buried", func() bool { return a.sees() })
+	for i := 1; i <= 2; i++ {
+		l.run(l.hosts[i], "nft", "delete table inet f")
+	}
+	c = l.start(1, func(c *Config) { c.Name = "n2" })
+	eventually(t, 15*time.Second, "the first is accepted", func() bool { return a.sees("n2") })
+	b = l.start(2, func(c *Config) { c.Name = "n1" })
+	hears(t, a, c, "from where n1 was")
+	hears(t, a, b, "from where n2 was")
+	eventually(t, 15*time.Second, "all see all again", func() bool {
+		return a.sees("n1", "n2") && b.sees("n0", "n2") && c.sees("n0", "n1")
+	})
+	for _, name := range []string{"n1", "n2"} {
+		if text, is := a.problem("Member "+name, NameTaken); is {
+			t.Errorf("they changed places, and share nothing: %s", text)
+		}
+	}
+}
+
 func TestWrongKeyIsNamedOnBothSides(t *testing.T) {
 	l := newLAN(t, 3)
 	a, b := l.start(0), l.start(1)

@@ -23,7 +23,7 @@ func (g *Gossip) Members() []Member {
 	out := []Member{{Name: g.cfg.Name, Addr: g.cfg.Bind, Self: true, Alive: g.list.Load() != nil, LastHeard: time.Now()}}
 	g.mu.Lock()
 	for _, p := range g.book.peers {
-		out = append(out, Member{Name: p.name, Addr: p.addr, Alive: p.alive, LastHeard: p.heard, RTT: p.rtt})
+		out = append(out, Member{Name: p.name, Addr: p.addr, Alive: p.alive(), LastHeard: p.heard, RTT: p.rtt})
 	}
 	g.mu.Unlock()
 	slices.SortFunc(out, func(a, b Member) int {

@@ -50,10 +50,10 @@ func (n namesake) elderThan(other namesake) bool {
 
 // admit says whether a message may count as the named member's; if the name was
 // another address's until now, contested is that one. alive is whether memberlist
-// thinks so of that other address.
-func (n *names) admit(name string, from namesake, alive func(netip.AddrPort) bool, now time.Time) (contested netip.AddrPort, ok bool) {
+// thinks so of the member at that other address, where another may be by now.
+func (n *names) admit(name string, from namesake, alive func(string, netip.AddrPort) bool, now time.Time) (contested netip.AddrPort, ok bool) {
 	b, known := n.bound[name]
-	if known && b.addr != from.addr && (now.Sub(b.heard) < nameHold || alive(b.addr)) {
+	if known && b.addr != from.addr && (now.Sub(b.heard) < nameHold || alive(name, b.addr)) {
 		contested = b.addr
 		if !from.elderThan(b.namesake) {
 			return contested, false

@@ -11,7 +11,7 @@ var (
 	addrB = netip.MustParseAddrPort("10.0.0.2:7946")
 )
 
-func nobodyAlive(netip.AddrPort) bool { return false }
+func nobodyAlive(string, netip.AddrPort) bool { return false }
 
 func TestTheElderKeepsTheName(t *testing.T) {
 	now := time.Now()
@@ -57,7 +57,7 @@ func TestANameIsFreeOnceItsMemberIsSilentAndBuried(t *testing.T) {
 		t.Error("taken over while just heard elsewhere")
 	}
 	later := now.Add(2 * nameHold)
-	if _, ok := n.admit("n1", moved, func(a netip.AddrPort) bool { return a == addrA }, later); ok {
+	if _, ok := n.admit("n1", moved, func(_ string, a netip.AddrPort) bool { return a == addrA }, later); ok {
 		t.Error("taken over while memberlist holds the old one alive")
 	}
 	if contested, ok := n.admit("n1", moved, nobodyAlive, later); !ok || contested.IsValid() {

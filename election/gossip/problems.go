@@ -98,10 +98,10 @@ func (g *Gossip) currentProblems(now time.Time) []Problem {
 		out = append(out, p)
 	}
 	for _, p := range g.book.sorted() {
-		if p.alive {
+		if p.alive() {
 			agreeing++
 		}
-		if p.wanted() && !p.alive && p.refused != "" && !explained[p.addr] && now.Sub(p.missing) >= g.cfg.UnreachableAfter {
+		if p.wanted() && !p.alive() && p.refused != "" && !explained[p.addr] && now.Sub(p.missing) >= g.cfg.UnreachableAfter {
 			out = append(out, Problem{
 				Object: memberName(p.name, p.addr), Reason: Unreachable,
 				Message: fmt.Sprintf("gossip address %s does not answer: %s", p.addr, p.refused),

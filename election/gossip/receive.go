@@ -64,7 +64,7 @@ func (g *Gossip) accept(f frame) bool {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	contested, ok := g.names.admit(f.name, sender, g.book.isAlive, now)
+	contested, ok := g.names.admit(f.name, sender, g.book.lives, now)
 	if contested.IsValid() {
 		g.noteNamesakes(f.name, contested, f.addr, now)
 	}
@@ -80,7 +80,7 @@ func (g *Gossip) accept(f frame) bool {
 	case f.kind == leaving:
 		p.left = now
 		g.names.release(f.name)
-	case !p.alive:
+	case !p.alive():
 		select {
 		case g.wake <- struct{}{}:
 		default:
@@ -112,7 +112,7 @@ func (d delegate) NotifyJoin(n *memberlist.Node) {
 func (d delegate) NotifyLeave(n *memberlist.Node) {
 	addr := addrOf(n)
 	d.g.mu.Lock()
-	changed := d.g.book.gone(addr, time.Now())
+	changed := d.g.book.gone(n.Name, addr, time.Now())
 	d.g.mu.Unlock()
 	if changed {
 		d.g.lines.say("member gone", "member", n.Name, "address", addr.String())

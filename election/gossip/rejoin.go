@@ -64,7 +64,7 @@ func (g *Gossip) missing(now time.Time) []netip.AddrPort {
 	g.names.forget(now)
 	var addrs []netip.AddrPort
 	for _, p := range g.book.sorted() {
-		if !p.alive && !p.joining {
+		if !p.alive() && !p.joining {
 			p.joining = true
 			addrs = append(addrs, p.addr)
 		}
