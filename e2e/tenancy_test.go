@@ -64,9 +64,18 @@ func TestAnAddressIsWorthNothingOnceItsPodIsGone(t *testing.T) {
 			w.sees("heir", lab.PublicAddr, w.NodeIP(2))
 			w.noLeak()
 
+			last := old.Manifest()
+			last.Deleting = true
+			w.must(w.Manifests.WritePod(last))
 			w.must(w.Annotate("heir", "payments")) // both are in the view now
 			w.seenEventually("heir", partner, theVIP)
+			s, err = w.StartListening("heir", partner) // who talks first is refused without an entry
+			w.must(err)
 			w.must(w.Manifests.Remove("Pod", "default", selected(2)))
+			w.must(w.Manifests.WriteRoute("public", publicRoute))
+			w.must(w.Annotate(unselected(2), "public"))
+			w.seenEventually(unselected(2), lab.PublicAddr, theVIP) // so everybody has seen that it is gone
+			w.goesOn(s)
 			w.sees("heir", partner, theVIP)
 			if heir.UID == old.UID {
 				t.Error("the heir has the old pod's UID")

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -18,7 +19,8 @@ type Owner struct {
 
 func (o Owner) String() string { return o.namespace + "/" + o.name + "/" + o.uid }
 
-// StandingOf the pods that live on the pod network.
+// StandingOf the pods that live on the pod network. Where one has the address of others that
+// are being deleted, it is that one's: their going ends nothing of its own.
 func StandingOf(pods []Pod) Standing { return standingOf(pods, nil) }
 
 // standingOf is that of some addresses only, or of all where none are given.
@@ -28,6 +30,14 @@ func standingOf(pods []Pod, only map[netip.Addr]bool) Standing {
 		size = len(only)
 	}
 	s := make(Standing, size)
+	s.settle(pods, only, func(p *Pod, _ netip.Addr) bool { return !p.Terminating })
+	s.settle(pods, only, func(p *Pod, addr netip.Addr) bool { return p.Terminating && s[addr] == Owner{} })
+	return s
+}
+
+// settle gives the addresses to those of the pods that have a claim to them before it began.
+func (s Standing) settle(pods []Pod, only map[netip.Addr]bool, claim func(*Pod, netip.Addr) bool) {
+	claimed := map[netip.Addr]Owner{}
 	var shared map[netip.Addr][]string
 	for i := range pods {
 		p := &pods[i]
@@ -35,11 +45,11 @@ func standingOf(pods []Pod, only map[netip.Addr]bool) Standing {
 			continue
 		}
 		for _, addr := range p.Addrs {
-			if only != nil && !only[addr] {
+			if only != nil && !only[addr] || !claim(p, addr) {
 				continue
 			}
 			owner := Owner{namespace: p.Namespace, name: p.Name, uid: p.UID}
-			if first, taken := s[addr]; taken {
+			if first, taken := claimed[addr]; taken {
 				if shared == nil {
 					shared = map[netip.Addr][]string{}
 				}
@@ -49,14 +59,14 @@ func standingOf(pods []Pod, only map[netip.Addr]bool) Standing {
 				shared[addr] = append(shared[addr], owner.String())
 				continue
 			}
-			s[addr] = owner
+			claimed[addr] = owner
 		}
 	}
 	for addr, owners := range shared {
 		slices.Sort(owners)
-		s[addr] = Owner{among: strings.Join(owners, " ")}
+		claimed[addr] = Owner{among: strings.Join(owners, " ")}
 	}
-	return s
+	maps.Copy(s, claimed)
 }
 
 // Follow makes the Standing of the pods before that of the pods now, where few of them
@@ -97,7 +107,7 @@ func (s Standing) Follow(before, now []Pod) (ended Standing) {
 
 func sameTenant(a, b *Pod) bool {
 	return a.Name == b.Name && a.UID == b.UID && a.Namespace == b.Namespace && a.Ended == b.Ended && a.HostNetwork == b.HostNetwork &&
-		slices.Equal(a.Addrs, b.Addrs)
+		a.Terminating == b.Terminating && slices.Equal(a.Addrs, b.Addrs)
 }
 
 // AddrsOf the pods that live on the pod network, as they come.

@@ -14,6 +14,11 @@ func TestStandingEndsWithThePod(t *testing.T) {
 	pod := func(name, uid string, addrs ...netip.Addr) Pod {
 		return Pod{Namespace: "shop", Name: name, UID: uid, Addrs: addrs}
 	}
+	leaving := func(name, uid string, addrs ...netip.Addr) Pod {
+		p := pod(name, uid, addrs...)
+		p.Terminating = true
+		return p
+	}
 	host := pod("host", "9", a)
 	host.HostNetwork = true
 	done := pod("web", "1", a)
@@ -31,6 +36,11 @@ func TestStandingEndsWithThePod(t *testing.T) {
 		{"it has ended", []Pod{pod("web", "1", a)}, []Pod{done}, true},
 		{"a second pod claims its address", []Pod{pod("web", "1", a)}, []Pod{pod("web", "1", a), pod("db", "2", a)}, true},
 		{"two claim it, in another order", []Pod{pod("web", "1", a), pod("db", "2", a)}, []Pod{pod("db", "2", a), pod("web", "1", a)}, false},
+		{"it is being deleted", []Pod{pod("web", "1", a)}, []Pod{leaving("web", "1", a)}, false},
+		{"another pod has its address while it is being deleted", []Pod{leaving("web", "1", a)}, []Pod{leaving("web", "1", a), pod("db", "2", a)}, true},
+		{"who had its address before is gone at last", []Pod{leaving("web", "1", a), pod("db", "2", a)}, []Pod{pod("db", "2", a)}, false},
+		{"its heir is gone before it", []Pod{leaving("web", "1", a), pod("db", "2", a)}, []Pod{leaving("web", "1", a)}, true},
+		{"one of two that are being deleted goes", []Pod{leaving("web", "1", a), leaving("db", "2", a)}, []Pod{leaving("db", "2", a)}, true},
 		{"nobody had it", nil, []Pod{pod("web", "1", a)}, false},
 		{"only its node's own network", []Pod{host}, nil, false},
 	} {
@@ -69,13 +79,15 @@ func TestStandingFollowed(t *testing.T) {
 				next[rapid.IntRange(0, n-1).Draw(t, "which")] = other[0]
 			case n > 0 && rapid.Bool().Draw(t, "one becomes another"):
 				p := &next[rapid.IntRange(0, n-1).Draw(t, "which")]
-				switch rapid.IntRange(0, 3).Draw(t, "how") {
+				switch rapid.IntRange(0, 4).Draw(t, "how") {
 				case 0:
 					p.UID += "+"
 				case 1:
 					p.HostNetwork = !p.HostNetwork
 				case 2:
 					p.Ended = !p.Ended
+				case 3:
+					p.Terminating = !p.Terminating
 				default:
 					p.Namespace += "+"
 				}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"sigs.k8s.io/yaml"
 )
@@ -56,6 +57,7 @@ type PodManifest struct {
 	Labels, Annotations        map[string]string
 	HostNetwork                bool
 	Phase                      string // default Running
+	Deleting                   bool   // as long as it is there: the API has its deletionTimestamp
 }
 
 // WritePod writes a Pod.
@@ -70,10 +72,12 @@ func (m *Manifests) WritePod(p PodManifest) error {
 	if p.Addr.IsValid() {
 		status["podIP"], status["podIPs"] = p.Addr.String(), []object{{"ip": p.Addr.String()}}
 	}
+	meta := metadata(p.Namespace, p.Name, p.UID, p.Labels, p.Annotations)
+	if p.Deleting {
+		meta["deletionTimestamp"] = time.Now().UTC().Format(time.RFC3339)
+	}
 	return m.Write("Pod", p.Namespace, p.Name, object{
-		"apiVersion": "v1", "kind": "Pod",
-		"metadata": metadata(p.Namespace, p.Name, p.UID, p.Labels, p.Annotations),
-		"spec":     spec, "status": status,
+		"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec, "status": status,
 	})
 }
 

@@ -61,7 +61,7 @@ func (l *Lab) AddPod(spec PodSpec) (*Pod, error) {
 		return nil, errors.Join(fmt.Errorf("add pod %s: %w", spec.Name, err), l.RemovePod(spec.Name))
 	}
 	if !spec.Unlisted {
-		if err := l.Manifests.WritePod(pod.manifest()); err != nil {
+		if err := l.Manifests.WritePod(pod.Manifest()); err != nil {
 			return nil, err
 		}
 	}
@@ -187,10 +187,11 @@ func (l *Lab) Annotate(name, routes string) error {
 		pod.Annotations[RoutesAnnotation] = routes
 	}
 	l.mu.Unlock()
-	return errors.Join(l.Manifests.WritePod(pod.manifest()), l.saveChange())
+	return errors.Join(l.Manifests.WritePod(pod.Manifest()), l.saveChange())
 }
 
-func (p *Pod) manifest() PodManifest {
+// Manifest is the pod's, as its file has it.
+func (p *Pod) Manifest() PodManifest {
 	return PodManifest{
 		Namespace: p.Namespace, Name: p.Name, UID: p.UID, Node: NodeName(p.Node),
 		Addr: p.Addr, Labels: p.Labels, Annotations: p.Annotations,
