@@ -2,9 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -19,29 +17,7 @@ func (w *tracer) doctor() (doctor.Report, error) {
 	if err != nil {
 		return doctor.Report{}, err
 	}
-	out, err := ns.Command(binary, "doctor", "-o", "json", "--http", w.http).Output()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		return doctor.Report{}, err
-	}
-	var r doctor.Report
-	if err := json.Unmarshal(out, &r); err != nil {
-		return r, fmt.Errorf("doctor printed %q: %w", out, err)
-	}
-	status, want := 0, 0
-	if exit != nil {
-		status = exit.ExitCode()
-	}
-	switch {
-	case r.Errors():
-		want = 1
-	case len(r.Silent) > 0:
-		want = 2
-	}
-	if status != want {
-		return r, fmt.Errorf("exit status %d, want %d for %+v", status, want, r)
-	}
-	return r, nil
+	return lab.Diagnosis(ns.Command(binary, "doctor", "-o", "json", "--http", w.http).Output())
 }
 
 // until asks the doctor, after the fault, until the condition holds.

@@ -27,8 +27,9 @@ func cleanupCommand() *cobra.Command {
 		Use:   "cleanup",
 		Short: "Remove everything of Sallyport's from this host, whatever version made it",
 		Long: `Removes rules (nftables, and iptables in both variants), sets, routes, ip rules, the
-tunnel device, VIPs and saved views from this host, and ends the connections that had a VIP. Stop the agent and the gateway first: they
-would put them back. From then on selected pods leave as all others do.`,
+tunnel device, VIPs and saved views from this host, and ends the connections that had a VIP.
+Stop the agent and the gateway first: they would put them back. From then on selected pods
+leave as all others do.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := logger(cmd)

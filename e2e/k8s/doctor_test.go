@@ -1,10 +1,8 @@
 package k8s
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os/exec"
 	"slices"
 	"strings"
 
@@ -25,26 +23,7 @@ func (w *world) doctorOn(j int) (doctor.Report, error) {
 	return reported(w.Lab.Exec(lab.NodeName(j), w.program(), "doctor", "-o", "json"))
 }
 
-func reported(said string, err error) (r doctor.Report, _ error) {
-	if parsed := json.Unmarshal([]byte(said), &r); parsed != nil {
-		return r, fmt.Errorf("doctor said %q: %w", said, errors.Join(err, parsed))
-	}
-	status, want := 0, 0
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		status = exit.ExitCode()
-	}
-	switch {
-	case r.Errors():
-		want = 1
-	case len(r.Silent) > 0:
-		want = 2
-	}
-	if status != want {
-		return r, fmt.Errorf("doctor (%w) ended with status %d, want %d for %+v", err, status, want, r)
-	}
-	return r, nil
-}
+func reported(said string, err error) (doctor.Report, error) { return lab.Diagnosis([]byte(said), err) }
 
 // ask awaits that doctor's report holds. What a program sets itself it puts back from time to
 // time, so the fault is made for each look.

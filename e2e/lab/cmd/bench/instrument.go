@@ -113,8 +113,8 @@ func instrumentCommand() *cobra.Command {
 	}
 }
 
-// before is the priority of the bench's instruments: nothing of a program's comes before it.
-var before = &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 99}
+// foremost is the priority of the bench's instruments: nothing of a program's comes before it.
+var foremost = &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 99}
 
 // inRealTime puts all threads of this process there; those to come inherit it.
 func inRealTime() error {
@@ -126,10 +126,10 @@ func inRealTime() error {
 		}
 		for _, t := range tasks {
 			tid, _ := strconv.Atoi(filepath.Base(t))
-			if have, err := unix.SchedGetAttr(tid, 0); err != nil || have.Policy == before.Policy {
+			if have, err := unix.SchedGetAttr(tid, 0); err != nil || have.Policy == foremost.Policy {
 				continue
 			}
-			if err := unix.SchedSetAttr(tid, before, 0); err != nil {
+			if err := unix.SchedSetAttr(tid, foremost, 0); err != nil {
 				return fmt.Errorf("real time for what measures: %w", err)
 			}
 			changed = true

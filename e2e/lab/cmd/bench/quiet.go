@@ -25,11 +25,11 @@ const (
 	lookEvery = 5 * time.Second
 )
 
-// What may be measured by name: the timings as they are delivered, and the same at no
-// more than nice, for who asks what real time is good for.
+// What may be measured by name: the timings as they are delivered, and each at the other
+// one's priority, for who asks what that is good for.
 var (
 	asDelivered = []string{"default", "fast"}
-	onlyNice    = []string{"default-nice", "fast-nice"}
+	exchanged   = []string{"default-realtime", "fast-nice"}
 )
 
 // calm is what the gateways of one timing say of themselves over a time of load.
@@ -61,17 +61,18 @@ func (b *bench) quiet(ctx context.Context) (_ string, err error) {
 			err = errors.Join(err, c.world.Close())
 		}
 	}()
-	if err := b.among("quiet", append(slices.Clone(asDelivered), onlyNice...)); err != nil {
+	names := slices.Concat(asDelivered, exchanged)
+	if err := b.among("quiet", names); err != nil {
 		return "", err
 	}
-	for n, name := range append(slices.Clone(asDelivered), onlyNice...) {
+	for n, name := range names {
 		if !slices.Contains(b.only, name) && (len(b.only) > 0 || n >= len(asDelivered)) {
 			continue
 		}
-		timing, nice := strings.CutSuffix(name, "-nice")
+		timing, priority, given := strings.Cut(name, "-")
 		args := []string{"--timing", timing}
-		if nice {
-			args = append(args, "--priority", "nice")
+		if given {
+			args = append(args, "--priority", priority)
 		}
 		w, err := b.up(fmt.Sprintf("q%d", n), lab.Options{GatewayArgs: args})
 		if err != nil {
@@ -112,7 +113,7 @@ func (b *bench) quiet(ctx context.Context) (_ string, err error) {
 %s with three gateways and three agents, on %d processors, beside %d busy loops at normal priority, %s, for %v.
 "Changes of holder" is the sum over all replicas' transitions, of which none was wanted; "elections" is by how much the term
 rose, "moves" how many of them were won by another gateway than the one before: a holder that was kept from a processor for too long, and
-was missed by nobody, is elected again within a millisecond. With "-nice" gateways are given `+"`--priority nice`"+`. The lease and the round trip are those of /status, looked at every %v.
+was missed by nobody, is elected again within a millisecond. What follows a "-" is the gateways' `+"`--priority`"+`. The lease and the round trip are those of /status, looked at every %v.
 
 %s
 A witness, a thread that does nothing but wake up every %v in the highest priority of real time, was late by more than %v %d times of %d, by %.0f ms at most. With that a lease

@@ -63,7 +63,7 @@ func witnessCommand() *cobra.Command {
 				return fmt.Errorf("witness %s: %w", args[0], err)
 			}
 			runtime.LockOSThread()
-			if err := unix.SchedSetAttr(0, before, 0); err != nil {
+			if err := unix.SchedSetAttr(0, foremost, 0); err != nil {
 				return fmt.Errorf("real time for the witness: %w", err)
 			}
 			var seen lateness
