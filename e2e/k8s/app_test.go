@@ -117,14 +117,40 @@ func (w *world) podsOf(labels string) []pod {
 	return pods
 }
 
+// podNamed is one as the API has it now.
+func (w *world) podNamed(name string) pod {
+	w.t.Helper()
+	var p pod
+	node, addr, _ := strings.Cut(w.kubectl("get", "pod", name, "-o", "jsonpath={.spec.nodeName} {.status.podIP}"), " ")
+	_, err := fmt.Sscanf(node, "n%d", &p.node)
+	w.must(err)
+	p.name = name
+	p.addr, _ = netip.ParseAddr(addr)
+	return p
+}
+
 // hear asks a pod what it lived through since a moment; the zero time is its birth. The
 // API server has no part in it.
 func (w *world) hear(p pod, since time.Time) (traffic.Report, error) {
+	return w.hearWithin(p, since, 5*time.Second)
+}
+
+// heardOf is all of a pod that is there: a long life takes a busy machine long to tell.
+func (w *world) heardOf(p pod, since time.Time) (r traffic.Report) {
+	w.t.Helper()
+	w.await(func() (err error) {
+		r, err = w.hearWithin(p, since, patience)
+		return err
+	})
+	return r
+}
+
+func (w *world) hearWithin(p pod, since time.Time, timeout time.Duration) (traffic.Report, error) {
 	var r traffic.Report
 	if !p.addr.IsValid() {
 		return r, fmt.Errorf("%s on n%d has no address yet", p.name, p.node)
 	}
-	ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(w.ctx, timeout)
 	defer cancel()
 	address := netip.AddrPortFrom(p.addr, traffic.Port)
 	// From its own node, which reaches it whatever the CNI's addresses and tunnels are.
@@ -164,6 +190,7 @@ func (w *world) seenFrom(p pod, as func(pod) netip.Addr) {
 			return err
 		})
 		if err != nil {
+			p = w.podNamed(p.name) // a boot gives it another address, and not always at once
 			return err
 		}
 		for source := range r.Connects.Sources() {
@@ -206,8 +233,7 @@ func (w *world) first(a app, as func(pod) netip.Addr) {
 	pods := w.pods(a)
 	answered := 0
 	for _, p := range pods {
-		r, err := w.hear(p, time.Now())
-		w.must(err)
+		r := w.heardOf(p, time.Now())
 		switch {
 		case r.First.Err != nil:
 			w.t.Logf("the first connection of %s was given up: %v", p.name, r.First.Err)

@@ -60,7 +60,11 @@ func (w *world) claimed(m *monitor) {
 	w.ask(func() { claim() }, finding{doctor.Error, "problems", lab.NodeName(holder), "VIP " + theVIP.String(), says}.told)
 	m.until(fmt.Sprintf(`sallyport_vip_duplicate_owners_total{vip="%s",instance="%s:9871"} > 0`, theVIP, w.Lab.NodeIP(holder)))
 	m.until(fmt.Sprintf(`ALERTS{alertname="SallyportDuplicateOwner",alertstate="firing",vip="%s"}`, theVIP))
-	w.programmed("False", "VIPConflict", says)
+	conflict := w.programmed("False", "VIPConflict", says)
+	w.await(func() error { // a claim is told for a minute, which may be over by now
+		claim()
+		return conflict()
+	})
 	w.await(func() error {
 		if told := w.kubectl("get", "events", "-A", "--field-selector", "involvedObject.kind=EgressRoute,reason=VIPConflict"); !strings.Contains(told, says) {
 			return fmt.Errorf("no event tells of it: %s", told)
@@ -71,20 +75,19 @@ func (w *world) claimed(m *monitor) {
 
 func (w *world) unclaimed() {
 	w.t.Helper()
-	w.programmed("True", "Programmed", "")
+	w.await(w.programmed("True", "Programmed", ""))
 	w.ask(nothing, w.well)
 }
 
-// programmed awaits the route's condition.
-func (w *world) programmed(status, reason, says string) {
-	w.t.Helper()
-	w.await(func() error {
+// programmed is satisfied when the route's condition is so.
+func (w *world) programmed(status, reason, says string) func() error {
+	return func() error {
 		is := w.kubectl("get", "egressroute", "payments", "-o", `jsonpath={range .status.conditions[?(@.type=="Programmed")]}{.status} {.reason} {.message}{end}`)
 		if !strings.HasPrefix(is, status+" "+reason+" ") || !strings.Contains(is, says) {
 			return fmt.Errorf("Programmed is %s, want %s %s with %q", is, status, reason, says)
 		}
 		return nil
-	})
+	}
 }
 
 // onNode awaits what doctor is to find there, asked on the node itself.

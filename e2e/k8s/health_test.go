@@ -32,10 +32,12 @@ func (w *world) healthy() {
 	w.t.Helper()
 	w.must(w.AwaitNodes(w.ctx))
 	w.await(func() error {
-		if taints := w.kubectl("get", "nodes", "-o", "jsonpath={.items[*].spec.taints}"); taints != "" {
-			return fmt.Errorf("nodes have taints: %s", taints)
+		// Not by w.kubectl: the API server may have come back this moment.
+		taints, err := w.API.Kubectl(w.ctx, "", "get", "nodes", "-o", "jsonpath={.items[*].spec.taints}")
+		if taints = strings.TrimSpace(taints); err == nil && taints != "" {
+			err = fmt.Errorf("nodes have taints: %s", taints)
 		}
-		return nil
+		return err
 	})
 	for _, j := range w.everyNode() {
 		w.await(w.ready(lab.Gateway, j))
@@ -47,10 +49,11 @@ func (w *world) healthy() {
 			return fmt.Errorf("nodes %v say that they hold the VIP, want one", holders)
 		}
 		holder := lab.NodeName(holders[0])
-		if told := w.kubectl("get", "egressroute/payments", "-o", "jsonpath={.status.holder}"); told != holder {
-			return fmt.Errorf("%s holds the VIP, and the route's status says %q", holder, told)
+		told, err := w.API.Kubectl(w.ctx, "", "get", "egressroute/payments", "-o", "jsonpath={.status.holder}")
+		if told = strings.TrimSpace(told); err == nil && told != holder {
+			err = fmt.Errorf("%s holds the VIP, and the route's status says %q", holder, told)
 		}
-		return nil
+		return err
 	})
 }
 

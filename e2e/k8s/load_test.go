@@ -63,8 +63,7 @@ func (l *load) goesOn(nodes ...int) {
 func (l *load) kept(nodes ...int) {
 	l.w.t.Helper()
 	for _, j := range nodes {
-		r, err := l.w.hear(l.pods[j], l.since)
-		l.w.must(err)
+		r := l.w.heardOf(l.pods[j], l.since)
 		if r.Broken != "" {
 			l.w.t.Errorf("the stream from n%d broke: %s", j, r.Broken)
 		}
@@ -84,8 +83,7 @@ func (l *load) untouched(nodes ...int) {
 	l.w.t.Helper()
 	l.kept(nodes...)
 	for _, j := range nodes {
-		r, err := l.w.hear(l.pods[j], l.since)
-		l.w.must(err)
+		r := l.w.heardOf(l.pods[j], l.since)
 		if f := failures(r.Connects); len(f) > 0 {
 			l.w.t.Errorf("new connections from n%d failed: %v", j, f)
 		}

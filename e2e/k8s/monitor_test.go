@@ -185,8 +185,8 @@ func (m *monitor) misses(heir int) {
 
 // mended awaits that no alert is left, and demands that none came but those of a gateway that
 // dies. Others may be about to: of packets that were refused then, which are looked back on for
-// minutes, of gateways that a busy machine did not let answer in time, and of the view that a node
-// saved before it died.
+// minutes, of gateways that a busy machine did not let answer in time, or keep up with the holder, and
+// of the view that a node saved before it died.
 func (m *monitor) mended() {
 	m.w.t.Helper()
 	m.until(fmt.Sprintf(`sum(up) == %d`, 2*len(m.w.everyNode())))
@@ -197,7 +197,7 @@ func (m *monitor) mended() {
 	came, err := m.Query(fmt.Sprintf(`count by (alertname, alertstate) (last_over_time(ALERTS[%dms]))`, time.Since(m.well).Milliseconds()))
 	m.w.must(err)
 	due := []string{"SallyportGatewayMissing", "SallyportNoHolder", "SallyportProblem"}
-	near := []string{"SallyportPacketsRefused", "SallyportNoGateway", "SallyportViewOld", "SallyportSilent"}
+	near := []string{"SallyportPacketsRefused", "SallyportNoGateway", "SallyportViewOld", "SallyportSilent", "SallyportReplicationLags"}
 	for _, a := range came {
 		name, state := a.Labels["alertname"], a.Labels["alertstate"]
 		if slices.Contains(due, name) || slices.Contains(near, name) && state == "pending" {

@@ -2,7 +2,6 @@ package k8s
 
 import (
 	"fmt"
-	"net/netip"
 	"strings"
 	"sync"
 
@@ -106,9 +105,12 @@ func (t *tracer) decisions() {
 	w.finds(plain, t.to, wrong("selection", "names EgressRoute closed, which there is not"), nil)
 
 	// Gateways that do not hear of what the agent does.
-	t.cut("gateway", w.everyNode()...)
-	annotate("payments")
-	w.finds(plain, reflector, wrong("admission", "the gateway's own view admits the packet by no route"), nil)
+	w.finds(plain, reflector, wrong("admission", "the gateway's own view admits the packet by no route"), func() {
+		t.sh("nft delete table inet cut", t.nodes()...)
+		annotate("closed")
+		t.cut("gateway", w.everyNode()...)
+		annotate("payments")
+	})
 	t.sh("nft delete table inet cut", t.nodes()...)
 	w.clear(plain, reflector)
 	w.finds(plain, reflector, sighting{trace.Note, "connections", "was begun another way"}, nil)
@@ -121,28 +123,19 @@ func (t *tracer) decisions() {
 	w.clear(p.name, t.to)
 }
 
-// podNamed is one that is no app's.
-func (w *world) podNamed(name string) pod {
-	w.t.Helper()
-	var p pod
-	node, addr, _ := strings.Cut(w.kubectl("get", "pod", name, "-o", "jsonpath={.spec.nodeName} {.status.podIP}"), " ")
-	_, err := fmt.Sscanf(node, "n%d", &p.node)
-	w.must(err)
-	p.name = name
-	p.addr, _ = netip.ParseAddr(addr)
-	return p
-}
-
-// cut drops what the API server tells a program on nodes; it does not notice for half a minute.
+// cut drops what the API server tells a program on nodes, once it is connected; it does not notice for
+// half a minute, so what is to be found meanwhile is made anew for each look.
 func (t *tracer) cut(program string, nodes ...int) {
 	t.t.Helper()
 	for _, j := range nodes {
-		_, err := t.Run(j, "sh", "-ec", `nft 'add table inet cut; delete table inet cut; add table inet cut; add chain inet cut in { type filter hook input priority 0; }'
+		t.await(func() error {
+			_, err := t.Run(j, "sh", "-ec", `nft 'add table inet cut; delete table inet cut; add table inet cut; add chain inet cut in { type filter hook input priority 0; }'
 			for port in $(ss -Htnp dport = :443 | grep "pid=$(pgrep -f '^[^ ]*sallyport `+program+` ')," | awk '{sub(/.*:/, "", $4); print $4}'); do
 				nft add rule inet cut in tcp dport $port drop
 			done
 			nft list table inet cut | grep -q drop`)
-		t.must(err)
+			return err
+		})
 	}
 }
 
@@ -170,11 +163,19 @@ func (t *tracer) views() {
 	})
 	uncut()
 	w.clear(plain.name, t.to)
-	t.cut("agent", plain.node)
-	w.apply(strings.NewReplacer("plain", late, "containers", "nodeName: "+lab.NodeName(plain.node)+", containers").Replace(strings.Split(lookedAt, "---")[0]))
-	w.finds(plain.name, t.to, wrong("agent's view", "in the API it has 10.244.9.9"), func() { t.addressed(plain.name, "10.244.9.9") })
+	w.finds(plain.name, t.to, wrong("agent's view", "in the API it has 10.244.9.9"), func() {
+		uncut()
+		t.addressed(plain.name, plain.addr.String())
+		t.cut("agent", plain.node)
+		t.addressed(plain.name, "10.244.9.9")
+	})
 	t.addressed(plain.name, plain.addr.String())
-	w.finds(late, t.to, wrong("agent's view", "Pod default/late is not in it"), nil)
+	w.finds(late, t.to, wrong("agent's view", "Pod default/late is not in it"), func() {
+		uncut()
+		w.kubectl("delete", "pod", late, "--force", "--grace-period=0", "--ignore-not-found")
+		t.cut("agent", plain.node)
+		w.apply(strings.NewReplacer("plain", late, "containers", "nodeName: "+lab.NodeName(plain.node)+", containers").Replace(strings.Split(lookedAt, "---")[0]))
+	})
 	uncut()
 	w.finds(late, t.to, wrong("selection", "no route selects the pod"), nil)
 
