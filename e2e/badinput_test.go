@@ -155,6 +155,20 @@ func (w *world) says(role lab.Role, j int, words ...string) {
 	})
 }
 
+// logs waits until a program has written the words: what it does may be seen before.
+func (w *world) logs(role lab.Role, j int, words string) {
+	w.t.Helper()
+	p, err := w.Program(role, j)
+	w.must(err)
+	w.await(func() error {
+		log, err := os.ReadFile(p.Log)
+		if err == nil && !strings.Contains(string(log), words) {
+			err = fmt.Errorf("the log of the %s on n%d has no %q: %s", role, j, words, log)
+		}
+		return err
+	})
+}
+
 func (w *world) content(role lab.Role, j int) {
 	w.t.Helper()
 	w.await(func() error {
@@ -348,11 +362,7 @@ func TestEvenReplicasAreAllowedAndWarnedOf(t *testing.T) {
 			w := start(t, lab.Options{Nodes: len(c.gateways), GatewayNodes: c.gateways, PodsPerNode: 1})
 			w.says(lab.Gateway, 1, c.words...)
 			w.seenEventually(selected(1), partner, theVIP)
-			log, err := os.ReadFile(w.gateway(1).Log)
-			w.must(err)
-			if !strings.Contains(string(log), c.words[1]) {
-				t.Errorf("the log does not warn: %s", log)
-			}
+			w.logs(lab.Gateway, 1, c.words[1])
 			w.noLeak()
 		})
 	}

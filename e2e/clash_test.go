@@ -53,13 +53,7 @@ func TestClashesAtTheStartAreNamed(t *testing.T) {
 		})
 		w.await(w.names(role, "nftables table inet theirs, chain c: --mark-mask: "))
 		w.await(w.names(role, "ip rule 200: fwmark 0x0/0x0 lookup 5331: --table-base: "))
-		p, err := w.Program(role, 1)
-		w.must(err)
-		log, err := os.ReadFile(p.Log)
-		w.must(err)
-		if !strings.Contains(string(log), "another program uses what is ours") {
-			t.Errorf("the log of the %s does not name the clashes: %s", role, log)
-		}
+		w.logs(role, 1, "another program uses what is ours")
 	}
 	w.await(w.names(lab.Gateway, "nftables table inet theirs, chain zones: --conntrack-zone: "))
 

@@ -130,10 +130,20 @@ func TestAReusedAddressHasNoRights(t *testing.T) {
 	})
 	w.seenEventually("heir", lab.PublicAddr, w.NodeIP(2))
 	w.noLeak()
-	// As any unselected pod it leaves as its node, which the partner refuses.
+	// As any unselected pod it leaves as its node, which the partner refuses; until its node
+	// knows that it is one, it is kept back.
+	var refused []lab.Refusal
+	w.await(func() error {
+		as, err := w.SeenAs("heir", partner, 400*time.Millisecond)
+		if err == nil {
+			return fmt.Errorf("the heir reached the partner as %s", as)
+		}
+		if refused, err = w.Partner.Refused(); err == nil && len(refused) == 0 {
+			err = errors.New("the partner has refused nothing")
+		}
+		return err
+	})
 	w.silent("heir")
-	refused, err := w.Partner.Refused()
-	w.must(err)
 	if len(refused) != 1 || refused[0].Source != w.NodeIP(2) {
 		t.Errorf("refused %+v, want the node's address", refused)
 	}

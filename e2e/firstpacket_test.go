@@ -75,11 +75,18 @@ func TestFirstPacketsWaitUntilThePodIsKnown(t *testing.T) {
 				}
 				return nil
 			})
-			w.await(func() error { // those that waited, too: each SYN is retried
+			w.await(func() error { // those that waited, too: a SYN is retried after a second
+				waited := 0
 				for i, e := range connects.Report().Exchanges {
-					if e.Sent.Before(known) && e.Answered.IsZero() {
-						return fmt.Errorf("connection %d, tried %v before the pod was known, is not there: %v", i, known.Sub(e.Sent), e.Err)
+					if ago := known.Sub(e.Sent); ago > 0 && ago < time.Second { // older ones may be given up by then
+						waited++
+						if e.Answered.IsZero() {
+							return fmt.Errorf("connection %d, tried %v before the pod was known, is not there: %v", i, ago, e.Err)
+						}
 					}
+				}
+				if waited == 0 {
+					t.Error("no connection waited")
 				}
 				return nil
 			})
@@ -153,8 +160,13 @@ func TestExclusiveKeepsOthersOut(t *testing.T) {
 			w.seenEventually(selected(1), lab.PublicAddr, theVIP)
 			w.sees(unselected(1), lab.PublicAddr, w.NodeIP(1))
 			w.must(w.Manifests.WriteRoute("public", publicRoute+"exclusive: true\n"))
-			w.awaitSilent(unselected(1), lab.PublicAddr)
-			w.awaitDropped(1, steer.NotSelected, 1)
+			w.await(func() error { // a busy machine may be the reason for a silence
+				w.awaitSilent(unselected(1), lab.PublicAddr)
+				if w.dropped(lab.Agent, 1)[steer.NotSelected].Packets == 0 {
+					return errors.New("nothing is kept out")
+				}
+				return nil
+			})
 			kept := w.status(lab.Agent, 1)
 			if all, own := kept.Dropped[steer.NotSelected].Packets, kept.KeptOut["default"].Packets; own != all || len(kept.KeptOut) != 1 {
 				t.Errorf("of %d packets kept out %v are told of by namespace: all are of default's pods", all, kept.KeptOut)

@@ -190,6 +190,7 @@ func TestAHandOverIsRefused(t *testing.T) {
 	w := start(t, lab.Options{GatewayArgs: append([]string{"--handover-timeout", "1s"}, unhurried...)})
 	holder := w.holder()
 	other, third := w.Others(holder)[0], w.Others(holder)[1]
+	w.together(holder, other, third) // or one may not know yet who holds
 	refused := func(on int, want string, args ...string) {
 		t.Helper()
 		if said, err := w.handOver(on, args...); err == nil || !strings.Contains(said, want) {
