@@ -34,12 +34,12 @@ build: ## Build the programs, static, into bin/
 test: PACKAGES += chromium fonts-dejavu-core prometheus
 test: COMMANDS += chromium prometheus promtool
 # Packets on their way take no compiler beside them: what is tested at the same time is compiled
-# first, and the labs come last, one package at a time, four labs where nothing is timed: they
+# first, and the labs come last, one package at a time, six labs where nothing is timed: they
 # mostly wait. Go does not see that the binary they run changed.
 test: root deps build ## Run all tests (root: they make network namespaces)
 	$(GO) test $(TESTFLAGS) -c -o /dev/null $(UNITS)
 	$(GO) test $(TESTFLAGS) -timeout 15m $(UNITS)
-	SALLYPORT_BIN=$(CURDIR)/$(BIN)/sallyport $(GO) test $(TESTFLAGS) -count 1 -p 1 -parallel 4 -timeout 30m $$($(GO) list ./e2e/... | grep -Ev '/e2e/(cluster|kube|k8s)$$')
+	SALLYPORT_BIN=$(CURDIR)/$(BIN)/sallyport $(GO) test $(TESTFLAGS) -count 1 -p 1 -parallel 6 -timeout 30m $$($(GO) list ./e2e/... | grep -Ev '/e2e/(cluster|kube|k8s)$$')
 
 e2e: root deps-e2e build ## Run all tests that need Kubernetes (builds it first, once: 6 minutes on 2 cores)
 	@programs=$$($(BIN)/cluster bin) && SALLYPORT_CLUSTER_BIN=$$programs HELM=$$programs/helm SALLYPORT_BIN=$(CURDIR)/$(BIN)/sallyport \

@@ -26,6 +26,7 @@ func TestWhatGoesBesideNetfilterArrivesAsItWas(t *testing.T) {
 		two       bool
 	}{{"nftables", true}, {"iptables", false}} {
 		t.Run(fmt.Sprintf("%s, two networks %t", c.netfilter, c.two), func(t *testing.T) {
+			t.Parallel() // with each other, and nobody else
 			w := start(t, lab.Options{Netfilter: c.netfilter, TwoNetworks: c.two, AgentArgs: fastPath, GatewayArgs: slices.Concat(unhurried, fastPath)})
 			holder := w.holder()
 			from := w.Others(holder)[0]

@@ -42,6 +42,7 @@ func TestADeadHolderIsSilent(t *testing.T) {
 		}},
 	} {
 		t.Run(f.name, func(t *testing.T) {
+			t.Parallel() // with each other, and nobody else
 			// A busy machine is to take no lease by itself.
 			w := start(t, lab.Options{Nodes: 4, GatewayNodes: []int{1, 2, 3}, GatewayArgs: slices.Concat(unhurried, fastPath), AgentArgs: fastPath})
 			holder := w.holder()

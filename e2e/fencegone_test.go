@@ -11,6 +11,7 @@ import (
 // Somebody removes the fence of the holder's host, as a firewall's service does that
 // flushes all rules. It is there again, and silences a holder that is stopped then.
 func TestAFenceThatIsRemovedIsPutUpAgain(t *testing.T) {
+	t.Parallel()
 	w := start(t, lab.Options{Nodes: 4, GatewayNodes: []int{1, 2, 3}, GatewayArgs: unhurried})
 	holder := w.holder()
 	w.seenEventually(selected(4), partner, theVIP)

@@ -272,6 +272,7 @@ func TestAJoinerCatchesUp(t *testing.T) {
 // TestAStoppedStandbyHurtsNobody: the holder, the other standby and the traffic do not
 // notice it; and it catches up when it goes on.
 func TestAStoppedStandbyHurtsNobody(t *testing.T) {
+	t.Parallel()
 	// A busy machine is to take no vote from the two that are left.
 	w := start(t, lab.Options{GatewayArgs: []string{"--timing", "wan"}})
 	holder := w.holder()

@@ -19,6 +19,7 @@ import (
 // Between the kernel's waking and the program's first turn the host answers, as it would in
 // truth: nothing runs there that could keep it from that.
 func TestAHostThatWakesUpIsSilent(t *testing.T) {
+	t.Parallel()
 	w := start(t, lab.Options{Nodes: 4, GatewayNodes: []int{1, 2, 3}, GatewayArgs: unhurried})
 	holder := w.holder()
 	w.seenEventually(selected(4), partner, theVIP)
