@@ -6,6 +6,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -153,6 +154,85 @@ func TestTroubleshootingPageHasWhatAStartRefuses(t *testing.T) {
 	for message, is := range said {
 		if !is {
 			t.Errorf("%s has %s, which no start says", troubleshootingPage, message)
+		}
+	}
+}
+
+// warnings are the constant messages that the programs log above info, and for each the file
+// that says it.
+func warnings(t *testing.T) map[string]string {
+	t.Helper()
+	said := map[string]string{"memberlist": "election/gossip/lines.go"}
+	err := filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && (entry.Name() == "e2e" || entry.Name() == ".git"):
+			return filepath.SkipDir
+		case filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			return err
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok || len(call.Args) == 0 {
+				return true
+			}
+			method, ok := call.Fun.(*ast.SelectorExpr)
+			// Keeper.say says it as an error.
+			says := ok && method.Sel.Name == "say" && filepath.Base(filepath.Dir(path)) == "keep"
+			if !ok || method.Sel.Name != "Warn" && method.Sel.Name != "Error" && !says {
+				return true
+			}
+			lit, ok := call.Args[0].(*ast.BasicLit)
+			if !ok || lit.Kind != token.STRING {
+				return true
+			}
+			// A test's own Error, of a suite that others call, logs nothing.
+			if receiver, ok := method.X.(*ast.Ident); ok && receiver.Name == "t" {
+				return true
+			}
+			message, err := strconv.Unquote(lit.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			said[message] = path
+			return true
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(said) < 50 {
+		t.Fatalf("only %d messages found: look where they went", len(said))
+	}
+	return said
+}
+
+// What the log warns of is on the page, in its words, and nothing else is.
+func TestTroubleshootingPageHasWhatTheLogWarnsOf(t *testing.T) {
+	_, section, _ := strings.Cut(page(t, troubleshootingPage), "\n## What the log warns of\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	has := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| .+ \\|$").FindAllStringSubmatch(section, -1) {
+		if has[m[1]] {
+			t.Errorf("%s has %q twice", troubleshootingPage, m[1])
+		}
+		has[m[1]] = true
+	}
+	said := warnings(t)
+	for message, file := range said {
+		if !has[message] {
+			t.Errorf("%s does not have what %s logs: %s", troubleshootingPage, file, message)
+		}
+	}
+	for message := range has {
+		if said[message] == "" {
+			t.Errorf("%s has %q, which nothing logs", troubleshootingPage, message)
 		}
 	}
 }
