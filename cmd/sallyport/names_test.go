@@ -18,9 +18,9 @@ import (
 // others are names in the pages that are not ours: flags of kubectl, Helm and others, fields
 // of other kinds.
 var others = map[string][]string{
-	"flag": strings.Fields(`--create-namespace --field-selector --for --force --from-literal --help --image --match-set --no-hooks
+	"flag": strings.Fields(`--create-namespace --field-selector --for --force --from-literal --help --ignore-daemonsets --image --match-set --no-hooks
 		--now --profile --reuse-values --service-node-port-range --type --wait`),
-	"field": strings.Fields(`spec.egressIPs spec.podCIDRs status.hostIP status.items[].node`),
+	"field": strings.Fields(`spec.egressIPs spec.egressNodeSelector spec.podCIDRs status.hostIP status.items[].node`),
 }
 
 // pages are those that a user reads, by file. How it came about is in the others, and in words of its time.
