@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -156,6 +157,58 @@ func TestTwoMembersChangePlaces(t *testing.T) {
 		return a.sees("n1", "n2") && b.sees("n0", "n2") && c.sees("n0", "n1")
 	})
 	for _, name := range []string{"n1", "n2"} {
+		if text, is := a.problem("Member "+name, NameTaken); is {
+			t.Errorf("they changed places, and share nothing: %s", text)
+		}
+	}
+}
+
+// Nor need they have been missed by then.
+func TestMembersChangePlacesAtOnce(t *testing.T) {
+	l := newLAN(t, 4)
+	a, moving := l.start(0), []*member{l.start(1), l.start(2), l.start(3)}
+	names := []string{"n1", "n2", "n3"}
+	eventually(t, 10*time.Second, "all see all", func() bool {
+		for i, m := range moving {
+			if !m.sees("n0", names[(i+1)%3], names[(i+2)%3]) {
+				return false
+			}
+		}
+		return a.sees(names...)
+	})
+	for i, m := range moving {
+		hears(t, a, m, "in its place")
+		// A cut link would deliver the farewell as soon as it is whole.
+		l.run(l.hosts[i+1], "nft", "add table inet f; add chain inet f o { type filter hook output priority 0; policy drop; }")
+	}
+	for _, m := range moving {
+		m.stop()
+	}
+	for i := range moving {
+		l.run(l.hosts[i+1], "nft", "delete table inet f")
+	}
+	for i := range moving {
+		moving[i] = l.start(i+1, func(c *Config) { c.Name = names[(i+1)%3] })
+	}
+	eventually(t, 30*time.Second, "all are where they are now", func() bool {
+		for i, name := range names {
+			at := l.addr((i+2)%3 + 1)
+			if !slices.ContainsFunc(a.Members(), func(m Member) bool { return m.Name == name && m.Alive && m.Addr == at }) {
+				return false
+			}
+		}
+		for i, m := range moving {
+			if !m.sees("n0", names[i], names[(i+2)%3]) {
+				return false
+			}
+		}
+		return true
+	})
+	for _, m := range moving {
+		hears(t, a, m, "from elsewhere")
+		hears(t, m, a, "to elsewhere")
+	}
+	for _, name := range names {
 		if text, is := a.problem("Member "+name, NameTaken); is {
 			t.Errorf("they changed places, and share nothing: %s", text)
 		}
