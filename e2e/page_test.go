@@ -95,15 +95,18 @@ func TestThePageShowsAFailoverLive(t *testing.T) {
 	}
 	w.must(p.Eval(`(() => { const s = document.getElementById("span"); s.value = "300"; s.dispatchEvent(new Event("change")) })()`, nil))
 	picture(t, p, "page-light.png")
-	light := ground(t, p)
+	light, err := p.Ground()
+	w.must(err)
 	w.must(p.Dark(true))
-	if dark := ground(t, p); dark > 80 || light < 180 {
+	dark, err := p.Ground()
+	w.must(err)
+	if dark > 80 || light < 180 {
 		t.Errorf("the ground is %d bright where it is to be light, and %d where dark, of 255", light, dark)
 	}
 	picture(t, p, "page-dark.png")
 	w.must(p.Resize(390, 844, true))
-	var width int
-	w.must(p.Eval(`document.documentElement.scrollWidth`, &width))
+	width, err := p.Width()
+	w.must(err)
 	if width > 390 {
 		t.Errorf("the page is %d pixels wide on a phone of 390", width)
 	}
@@ -119,15 +122,6 @@ func TestThePageShowsAFailoverLive(t *testing.T) {
 	for _, e := range traffic.echo {
 		e.Stop()
 	}
-}
-
-// ground is how bright what is behind the text is.
-func ground(t *testing.T, p *chromium.Page) (bright int) {
-	t.Helper()
-	if err := p.Eval(`Math.max(...getComputedStyle(document.body).backgroundColor.match(/\d+/g).slice(0, 3).map(Number))`, &bright); err != nil {
-		t.Fatal(err)
-	}
-	return bright
 }
 
 // picture keeps what the page looks like.

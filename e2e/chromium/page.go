@@ -112,6 +112,18 @@ func (p *Page) Dark(dark bool) error {
 	}, nil)
 }
 
+// Width of the document in pixels of CSS, which may be more than its view has.
+func (p *Page) Width() (pixels int, err error) {
+	err = p.Eval(`document.documentElement.scrollWidth`, &pixels)
+	return pixels, err
+}
+
+// Ground is how bright what is behind the text is, of 255.
+func (p *Page) Ground() (bright int, err error) {
+	err = p.Eval(`Math.max(...getComputedStyle(document.body).backgroundColor.match(/\d+/g).slice(0, 3).map(Number))`, &bright)
+	return bright, err
+}
+
 // Screenshot of the whole page, as PNG.
 func (p *Page) Screenshot() ([]byte, error) {
 	var shot struct{ Data []byte }

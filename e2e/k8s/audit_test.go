@@ -4,6 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,13 +18,46 @@ import (
 	"github.com/sallyport/sallyport/e2e/lab"
 )
 
-// logged has the gateways keep an audit log.
-const logged = "gateway.audit.output=file"
+// logged has the gateways keep an audit log, printed on the container's output. With thorough
+// they write down beginnings, too, in files that are full within seconds.
+const (
+	logged   = "gateway.audit.output=file"
+	printed  = "gateway.audit.output=stdout"
+	thorough = "gateway.audit.starts=true,gateway.audit.keep=4Mi"
+)
+
+// audit says whether the route's connections are to be on record.
+func (w *world) audit(is bool) {
+	w.t.Helper()
+	w.kubectl("patch", "egressroute", "payments", "--type", "merge", "-p", fmt.Sprintf(`{"spec":{"audit":%t}}`, is))
+}
 
 // onRecord is what a line says that an auditor asks for.
 type onRecord struct {
-	Namespace, Pod, Node, Source, Route string
+	Event, Namespace, Pod, Node, Source, Route, VIP, Destination, Protocol string
+
+	Port, DestinationPort uint16
+	course
 	carried
+}
+
+// ended is what is to be on record of a pod's connection to the address.
+func ended(p pod, e lab.Exchange, to netip.Addr) onRecord {
+	return onRecord{
+		Event: "end", Namespace: "default", Pod: p.name, Node: lab.NodeName(p.node), Source: p.addr.String(), Route: "payments",
+		VIP: theVIP.String(), Port: e.Source.Port(), Destination: to.String(), DestinationPort: lab.TCPPort, Protocol: "tcp",
+	}
+}
+
+// course is how a connection went.
+type course struct {
+	Seconds *float64
+	Reason  string
+}
+
+// closed tells whether the connection was ended by one side within a while.
+func (c course) closed() bool {
+	return c.Seconds != nil && *c.Seconds >= 0 && *c.Seconds < patience.Seconds() && (c.Reason == "fin" || c.Reason == "reset")
 }
 
 // carried is what the kernel counted of a connection; nil: it did not.
@@ -47,7 +85,7 @@ func (c carried) plausible() bool {
 // are unknown: the nodes do not count. Who does what the doctor says has them.
 func (w *world) recorded(a app) {
 	w.t.Helper()
-	w.kubectl("patch", "egressroute", "payments", "--type", "merge", "-p", `{"spec":{"audit":true}}`)
+	w.audit(true)
 	w.ask(nothing, func(r doctor.Report) error {
 		var errs []error
 		for _, j := range w.everyNode() {
@@ -58,38 +96,22 @@ func (w *world) recorded(a app) {
 	w.sysctl("nf_conntrack_acct=1", "nf_conntrack_tcp_timeout_close=1")
 	w.ask(nothing, w.well)
 	for _, p := range w.pods(a) {
-		var answered lab.Exchange
-		choose := func() {
-			since := time.Now()
-			w.await(func() error {
-				r, err := w.hear(p, since)
-				if err != nil {
-					return err
-				}
-				i := slices.IndexFunc(r.Connects.Exchanges, func(e lab.Exchange) bool { return e.Sent.After(since) && !e.Answered.IsZero() })
-				if i < 0 {
-					return fmt.Errorf("no connection of %s is answered", p.name)
-				}
-				answered = r.Connects.Exchanges[i]
-				return nil
-			})
-		}
-		choose()
+		answered := w.answered(p)
 		w.await(func() error {
 			found, err := w.who(answered)
 			if err != nil {
 				return err
 			}
-			want := onRecord{"default", p.name, lab.NodeName(p.node), p.addr.String(), "payments", carried{}}
+			want := ended(p, answered, a.to)
 			if len(found) == 1 {
-				want.carried = found[0].carried
+				want.carried, want.course = found[0].carried, found[0].course
 			}
 			switch {
 			case len(found) != 1 || found[0] != want:
 				return fmt.Errorf("who was %s at %s: got %+v, want %+v", answered.Source, answered.Answered, found, want)
-			case !want.counted(): // it closed before the gateway had seen that the kernel counts
-				choose()
-				return fmt.Errorf("the kernel counts, and %s has no packets and bytes on record", p.name)
+			case !want.counted() || !want.closed(): // it closed before the gateway had seen that the kernel counts
+				answered = w.answered(p)
+				return fmt.Errorf("the kernel counts, and %s has no packets and bytes on record, or not how it went: %+v", p.name, found[0])
 			case !want.plausible():
 				w.t.Errorf("of a connection that is greeted there are %d packets with %d bytes on record, and %d with %d back",
 					*want.PacketsSent, *want.BytesSent, *want.PacketsReceived, *want.BytesReceived)
@@ -98,7 +120,84 @@ func (w *world) recorded(a app) {
 		})
 	}
 	w.sysctl("nf_conntrack_acct=0", "nf_conntrack_tcp_timeout_close=10")
-	w.kubectl("patch", "egressroute", "payments", "--type", "merge", "-p", `{"spec":{"audit":false}}`)
+}
+
+// begun demands that the beginnings of the pods' connections are on record if they were asked for,
+// and only then, and that so many lines fill more than a file.
+func (w *world) begun(a app, askedFor bool) {
+	w.t.Helper()
+	const starts = `cat /var/lib/sallyport/audit/connections.jsonl* 2>/dev/null | grep -F '"event":"start"' | grep -F '"namespace":"default","pod":"%s"' || true`
+	written := func(command string) (all string) {
+		for _, j := range w.everyNode() {
+			said, err := w.Run(j, "sh", "-c", command)
+			w.must(err)
+			all += said
+		}
+		return all
+	}
+	for _, p := range w.pods(a) {
+		if found := written(fmt.Sprintf(starts, p.name)); (found != "") != askedFor {
+			w.t.Errorf("beginnings of connections of %s are on record: %t, asked for: %t", p.name, found != "", askedFor)
+		}
+	}
+	w.await(func() error {
+		if full := written("find /var/lib/sallyport -path '*/audit/connections.jsonl.*Z'"); askedFor && full == "" {
+			return errors.New("no file is full yet")
+		}
+		return nil
+	})
+}
+
+// prints demands of gateways that record to their containers' output that it says which pod a
+// connection was, to who has collected it.
+func (w *world) prints(p pod, to netip.Addr) {
+	w.t.Helper()
+	w.audit(true)
+	defer w.audit(false)
+	dir := w.t.TempDir()
+	w.await(func() error {
+		asked := w.answered(p) // one from before the route was audited is on no record
+		return lab.AwaitEvery(w.ctx, lookEvery, 10*time.Second, func() error {
+			args := []string{"audit", "-o", "json", "--protocol", "tcp", "--at", asked.Answered.UTC().Format(time.RFC3339Nano), "--vip", theVIP.String(), "--port", strconv.Itoa(int(asked.Source.Port()))}
+			for _, j := range w.everyNode() {
+				s, err := w.status(lab.Gateway, j)
+				w.must(err)
+				file := filepath.Join(dir, s.Name)
+				w.must(os.WriteFile(file, []byte(w.kubectl("logs", "-n", namespace, s.Name)), 0o600))
+				args = append(args, file)
+			}
+			said, err := exec.CommandContext(w.ctx, w.program(), args...).Output()
+			var is struct{ Found []onRecord }
+			parsed := json.Unmarshal(said, &is)
+			want := ended(p, asked, to)
+			if len(is.Found) == 1 {
+				want.course = is.Found[0].course
+			}
+			if parsed != nil || len(is.Found) != 1 || is.Found[0] != want || !want.closed() {
+				return fmt.Errorf("of %s, which %s had at %s, the containers' outputs say %s (%w)", asked.Source, p.name, asked.Answered, said, errors.Join(err, parsed))
+			}
+			return nil
+		})
+	})
+}
+
+// answered awaits a connection of the pod that begins from now on and is answered.
+func (w *world) answered(p pod) (e lab.Exchange) {
+	w.t.Helper()
+	since := time.Now()
+	w.await(func() error {
+		r, err := w.hear(p, since)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(r.Connects.Exchanges, func(e lab.Exchange) bool { return e.Sent.After(since) && !e.Answered.IsZero() })
+		if i < 0 {
+			return fmt.Errorf("no connection of %s is answered", p.name)
+		}
+		e = r.Connects.Exchanges[i]
+		return nil
+	})
+	return e
 }
 
 // sysctl sets what connection tracking does on every node.
@@ -150,7 +249,7 @@ func (w *world) recordsStay() {
 	for _, j := range w.everyNode() {
 		left, err := w.Run(j, "find", "/var/lib/sallyport", "-mindepth", "1", "-printf", "%M %P\n")
 		w.must(err)
-		if want := "drwx------ audit\n-rw------- audit/connections.jsonl"; strings.TrimSpace(left) != want {
+		if want := regexp.MustCompile(`^drwx------ audit\n(-rw------- audit/connections\.jsonl(\.\w+\.\d+Z)?\n)+$`); !want.MatchString(left) {
 			w.t.Errorf("uninstalling left on n%d\n%s\nwant\n%s", j, left, want)
 		}
 		_, err = w.Run(j, "rm", "-r", "/var/lib/sallyport")

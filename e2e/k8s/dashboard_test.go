@@ -16,8 +16,8 @@ import (
 )
 
 // watched demands of `kubectl sallyport dashboard` that it opens the way to the page of
-// the gateway that is asked for, that the page is told what that gateway sees, and that
-// it is gone with the command.
+// the gateway that is asked for, that the page is told what that gateway sees, that
+// it is gone with the command, and that other nodes have no way to it.
 func (w *world) watched() {
 	w.t.Helper()
 	w.plugin()
@@ -51,6 +51,10 @@ func (w *world) watched() {
 			}
 			return nil
 		})
+		other := lab.NodeName(w.Lab.Others(j)[0])
+		if code, _, err := w.Lab.Fetch(w.ctx, other, fmt.Sprintf("http://%s:9871/", w.Lab.NodeIP(j))); !errors.Is(err, syscall.ECONNREFUSED) {
+			w.t.Errorf("the page of n%d from %s: %d %v, want a connection refused", j, other, code, err)
+		}
 		w.must(d.end())
 		if _, err := d.document(); !errors.Is(err, syscall.ECONNREFUSED) {
 			w.t.Errorf("%s after its command: %v", d.url, err)

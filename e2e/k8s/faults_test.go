@@ -39,9 +39,10 @@ func TestFaults(t *testing.T) {
 	w := start(t, cluster.Options{})
 	w.apply(operators)
 	w.install(append([]string{slow, offered}, observed...)...)
+	g := w.guard()
+	g.holds("partners") // nobody has a VIP yet
 	w.apply(payments)
 	w.kubectl("wait", "egressroute/payments", "--for=condition=Programmed", "--timeout", patience.String())
-	g := w.guard()
 	g.holds("partners", theVIP.String())
 	g.nodes(w.everyNode(), w.everyNode()...)
 	for _, f := range faults {
@@ -86,8 +87,9 @@ func powerCut(w *guarded, l *load, holder int) {
 	l.kept(rest...)
 	w.noLeak()
 	v.mended()
-	m.mended()
+	m.mended(heir)
 	m.drawn(v.browser)
+	m.keptOut(l.pods[rest[0]])
 	w.kubectl("delete", "egressroute", "guarded")
 	w.claimed(m)
 }
@@ -163,6 +165,9 @@ func failoverAlone(w *guarded, l *load, holder int) {
 	w.holder(rest...)
 	l.goesOn(rest...)
 	l.kept(rest...)
+	for _, role := range []lab.Role{lab.Gateway, lab.Agent} {
+		w.aged(role, rest[0])
+	}
 	// Neither does the partner forget a node, even if its host boots.
 	w.stop("cluster")
 	w.boot()
@@ -221,13 +226,14 @@ func helmUpgrade(w *guarded, l *load, _ int) {
 		w.use(j, image)
 	}
 	before := time.Now()
-	w.helm("upgrade", append([]string{slow, offered, urgent, "logLevel=debug"}, observed...)...)
+	w.helm("upgrade", append([]string{slow, offered, urgent, printed, "logLevel=debug"}, observed...)...)
 	for _, j := range w.everyNode() {
 		w.restarted(lab.Gateway, j, before, true)
 		w.restarted(lab.Agent, j, before, true)
 	}
 	w.healthy()
 	w.unurgent()
+	w.prints(l.pods[1], l.app.to)
 	l.goesOn(w.everyNode()...)
 	l.kept(w.everyNode()...)
 }

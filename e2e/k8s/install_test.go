@@ -28,7 +28,7 @@ func TestInstallAnnotateObserveUninstall(t *testing.T) {
 	for _, c := range []struct {
 		mode     string
 		settings []string
-	}{{"iptables", []string{logged}}, {"nftables", []string{logged, faster}}} {
+	}{{"iptables", []string{logged}}, {"nftables", []string{logged, thorough, faster}}} {
 		t.Run("kube-proxy in mode "+c.mode, func(t *testing.T) {
 			t.Parallel()
 			firstDayAndLast(start(t, cluster.Options{ProxyMode: c.mode}), c.settings...)
@@ -60,6 +60,8 @@ func firstDayAndLast(w *world, settings ...string) {
 	w.watched()
 	w.counted(shop)
 	w.recorded(shop)
+	w.begun(shop, slices.Contains(settings, thorough))
+	w.audit(false)
 
 	bank := w.deploy(app{name: "bank", to: partner, routes: "payments",
 		echo: 5 * time.Millisecond, connects: 20 * time.Millisecond, stream: 5 * time.Millisecond})
@@ -90,7 +92,7 @@ func firstDayAndLast(w *world, settings ...string) {
 	shop.routes = "payments"
 	w.deploy(shop)
 	w.seen(shop, asVIP)
-	w.kubectl("delete", "egressroute", "payments")
+	w.waitsForTheAllowlist(func() { w.kubectl("delete", "egressroute", "payments") })
 	w.seen(shop, asNode)
 
 	w.uninstall()

@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/e2e/chromium"
 	"github.com/sallyport/sallyport/e2e/cluster"
 	"github.com/sallyport/sallyport/e2e/dashboard"
+	"github.com/sallyport/sallyport/e2e/lab"
 	"github.com/sallyport/sallyport/e2e/prometheus"
 )
 
@@ -183,13 +184,47 @@ func (m *monitor) misses(heir int) {
 	m.until(`count(ALERTS{alertname="SallyportSilent",alertstate="pending"}) == 2`)
 }
 
+// tells demands of the heir's metrics what an operator asks after a failover: how long it took and
+// why, for how long nobody held, how near the lease is to its end, whether the standbys follow,
+// and which destination has most of the VIP's source ports.
+func (m *monitor) tells(heir int) {
+	m.w.t.Helper()
+	at := fmt.Sprintf(`vip=%q,instance="%s:9871"`, theVIP, m.w.Lab.NodeIP(heir))
+	towards := fmt.Sprintf(`destination="%s:%d/tcp",%s`, partner, lab.TCPPort, at)
+	for _, expr := range []string{
+		`0 < sallyport_vip_last_failover_seconds{reason="no heartbeat for a lease",` + at + `} < ` + fmt.Sprint(time.Since(m.well).Seconds()),
+		fmt.Sprintf(`sallyport_vip_last_failover_timestamp_seconds{%s} >= %d`, at, m.well.Unix()),
+		`sallyport_vip_without_holder_seconds_total{` + at + `} > 0`,
+		`histogram_quantile(0.5, rate(sallyport_vip_lease_margin_ratio_bucket{` + at + `}[10s])) > 0`,
+		fmt.Sprintf(`count(sallyport_replication_in_step{%[1]s} == 1) == %[2]d and count(sallyport_replication_lag_seconds{%[1]s} < 60) == %[2]d`, at, len(m.w.everyNode())-1),
+		fmt.Sprintf(`topk(1, sallyport_snat_ports_used{%s}) > 0 < on (destination) sallyport_snat_ports_usable{%s}`, at, towards),
+		`sallyport_snat_ports_exhausted_in_seconds{` + towards + `} > 0`,
+	} {
+		m.until(expr)
+	}
+}
+
+// keptOut has a pod send to a destination that is others' alone, and demands that this is counted
+// for its namespace, and that the alert of it is about to fire.
+func (m *monitor) keptOut(p pod) {
+	m.w.t.Helper()
+	_, err := m.w.Run(p.node, "sh", "-ec", fmt.Sprintf(`for n in /run/netns/*; do
+		nsenter --net=$n ip -4 address | grep -qF ' %s/' || continue
+		if nsenter --net=$n ping -qc 1 -W 1 198.51.100.1 >&2; then exit 1; else exit 0; fi
+	done; exit 2`, p.addr))
+	m.w.must(err)
+	m.until(fmt.Sprintf(`sallyport_exclusive_dropped_packets_total{namespace="default",instance="%s:9872"} > 0`, m.w.Lab.NodeIP(p.node)))
+	m.until(`ALERTS{alertname="SallyportKeptOut",alertstate="pending",namespace="default"}`)
+}
+
 // mended awaits that no alert is left, and demands that none came but those of a gateway that
 // dies. Others may be about to: of packets that were refused then, which are looked back on for
 // minutes, of gateways that a busy machine did not let answer in time, or keep up with the holder, and
 // of the view that a node saved before it died.
-func (m *monitor) mended() {
+func (m *monitor) mended(heir int) {
 	m.w.t.Helper()
 	m.until(fmt.Sprintf(`sum(up) == %d`, 2*len(m.w.everyNode())))
+	m.tells(heir)
 	m.nothing(`alertname!="SallyportPacketsRefused"`)
 	for _, r := range m.rules {
 		m.knows(r.Alert, r.Expr)

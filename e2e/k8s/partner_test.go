@@ -113,6 +113,7 @@ func (g *guarded) stop(set string) {
 // holds awaits that a set is this.
 func (g *guarded) holds(name string, want ...string) {
 	g.t.Helper()
+	since := time.Now()
 	set := allowlist.Set{Sets: allowlist.Sets{Family: "inet", Table: "firewall", Name: name}, Version: 4}
 	g.await(func() error {
 		out, err := g.Lab.Exec(lab.PartnerHost, set.Listing()[0], set.Listing()[1:]...)
@@ -129,6 +130,7 @@ func (g *guarded) holds(name string, want ...string) {
 		}
 		return err
 	})
+	g.t.Logf("%s holds %v, %s after it was asked first", name, want, time.Since(since).Round(time.Millisecond))
 }
 
 // nodes awaits that the list of nodes has these, and that of all whose power is on they,
