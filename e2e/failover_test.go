@@ -171,6 +171,10 @@ func TestTrafficGoesOnAfter(t *testing.T) {
 			}
 			tr := w.startTraffic(from...)
 
+			late := map[int]uint64{}
+			for _, j := range w.Options.GatewayNodes {
+				late[j] = w.late(j)
+			}
 			struck := time.Now()
 			heirs := f.do(w, holder)
 			heir := w.awaitHolder(heirs...)
@@ -180,7 +184,11 @@ func TestTrafficGoesOnAfter(t *testing.T) {
 			if f.mend != nil {
 				f.mend(w, holder)
 				w.flowsAgain(tr, time.Now())
-				if now := w.holder(); now != heir {
+				switch now := w.holder(); {
+				case now == heir:
+				case w.late(heir) > late[heir]:
+					t.Logf("n%d was too late to renew its lease, and n%d has the VIP", heir, now)
+				default:
 					t.Errorf("n%d took over from n%d when n%d came back: a holder is to stay", now, heir, holder)
 				}
 				w.seenEventually(selected(holder), partner, theVIP)
@@ -190,6 +198,14 @@ func TestTrafficGoesOnAfter(t *testing.T) {
 			w.oneHolder()
 		})
 	}
+}
+
+// late is how often a gateway lost its lease because it did not run, or was not answered, in time:
+// with the default timing a busy machine may do that.
+func (w *world) late(j int) uint64 {
+	w.t.Helper()
+	moved := w.status(lab.Gateway, j).VIPs[0].Transitions
+	return moved["nothing ran for a lease or more"] + moved["its lease ran out"]
 }
 
 func back(tr *traffic, since time.Time) time.Duration {
