@@ -60,9 +60,10 @@ func Raise(w Way) (inForce string, raised bool) {
 	if w != RealTime {
 		return raise(niced)
 	}
-	err := setAll(realtime)
+	err := setAll(realtime, nil)
 	if worst, readErr := lowest(); err == nil && readErr == nil && worst == realtime {
 		inRealTime.Store(true)
+		apart.watch()
 		return worst.String(), true
 	}
 	if errors.Is(err, unix.EPERM) {
@@ -76,7 +77,7 @@ func Raise(w Way) (inForce string, raised bool) {
 }
 
 func raise(to class) (inForce string, raised bool) {
-	err := setAll(to)
+	err := setAll(to, nil)
 	worst, readErr := lowest()
 	switch {
 	case readErr != nil:
@@ -91,10 +92,10 @@ func raise(to class) (inForce string, raised bool) {
 	return worst.String() + ": the kernel kept another than was set", false
 }
 
-// setAll changes every thread. sched_setattr(2) changes one thread only, and a thread
+// setAll changes every thread but some. sched_setattr(2) changes one thread only, and a thread
 // inherits the class of the one that makes it: one that a thread not yet changed made
 // meanwhile is found by looking again.
-func setAll(to class) error {
+func setAll(to class, but map[int]class) error {
 	done := map[int]bool{}
 	for {
 		tids, err := threads()
@@ -103,7 +104,7 @@ func setAll(to class) error {
 		}
 		found := false
 		for _, tid := range tids {
-			if done[tid] {
+			if _, not := but[tid]; not || done[tid] {
 				continue
 			}
 			found = true
@@ -118,10 +119,15 @@ func setAll(to class) error {
 	}
 }
 
-// set changes one thread; 0 is the calling one.
-func set(tid int, to class) error {
+// set changes one thread; 0 is the calling one. What it makes is like it.
+func set(tid int, to class) error { return change(tid, to, 0) }
+
+// setAlone changes one thread; what it makes, such as a program that it starts, is ordinary.
+func setAlone(tid int, to class) error { return change(tid, to, unix.SCHED_FLAG_RESET_ON_FORK) }
+
+func change(tid int, to class, flags uint64) error {
 	return unix.SchedSetAttr(tid, &unix.SchedAttr{
-		Size: unix.SizeofSchedAttr, Policy: to.policy, Priority: to.rank, Nice: to.nice,
+		Size: unix.SizeofSchedAttr, Flags: flags, Policy: to.policy, Priority: to.rank, Nice: to.nice,
 	}, 0)
 }
 

@@ -29,6 +29,10 @@ func TestMain(m *testing.M) {
 		said = raiseChild(Nice)
 	case "realtime":
 		said = raiseChild(RealTime)
+	case "collect":
+		said = collectChild()
+	case "watcher":
+		said = watcherChild()
 	case "ordinary":
 		said = besideChild(Nice, Ordinary, niced, ordinary)
 	case "ordinary-realtime":
@@ -47,12 +51,17 @@ func raiseChild(w Way) string {
 	later := onThreads(8)
 	defer later()
 	defer release()
-	worst, err := lowest()
-	switch {
-	case err != nil:
+	tids, err := threads()
+	if err != nil {
 		return err.Error()
-	case raised && worst.String() != said:
-		return fmt.Sprintf("%s, and a thread is at %v", said, worst)
+	}
+	for _, tid := range tids {
+		if _, is := apart.classes[tid]; is {
+			continue
+		}
+		if c, err := of(tid); err == nil && raised && c.String() != said {
+			return fmt.Sprintf("%s, and a thread is at %v", said, c)
+		}
 	}
 	return said
 }

@@ -277,6 +277,10 @@ func (r *Replica) Run(ctx context.Context) error {
 		return err
 	})
 	g.Go(func() error { return r.conflicts.run(ctx) })
+	g.Go(func() error {
+		priority.Collect(after)
+		return nil
+	})
 	g.Go(func() error { return r.followMoves(ctx) })
 	g.Go(func() error {
 		priority.Ordinary(func() { r.census.run(ctx) })
