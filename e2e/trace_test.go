@@ -184,12 +184,21 @@ func TestTraceNamesTheFirstThingWrong(t *testing.T) {
 			w.well(pod, to)
 		})
 	}
+	kicked := func(change func() error) func() error {
+		return func() error {
+			err := change()
+			w.mend()
+			return err
+		}
+	}
 	// What is another's stays until somebody takes it away.
 	for _, test := range []struct {
 		name, step, found string
 		fault, mend       func() error
 	}{
 		{"another's ip rule goes first", "route", "by table 254 to device eth0", on(node, "ip", "rule", "add", "priority", "50", "lookup", "main"), on(node, "ip", "rule", "del", "priority", "50")},
+		{"the agent cannot apply", "agent", "it could not apply the last view: route 0.0.0.0/0 in table 5308", kicked(on(node, "ip", "route", "replace", "default", "dev", "lo", "table", "5308", "proto", "static")), kicked(on(node, "ip", "route", "del", "default", "dev", "lo", "table", "5308"))},
+		{"the holder cannot apply", "gateway", "it could not apply the last view: route " + p.Addr.String() + "/32 in table 5331", kicked(on(holder, "ip", "route", "replace", p.Addr.String(), "dev", "lo", "table", "5331", "proto", "static")), kicked(on(holder, "ip", "route", "del", p.Addr.String(), "dev", "lo", "table", "5331"))},
 		{"no way out", "way out", "203.0.113.9", on(holder, "ip", "route", "add", "unreachable", "203.0.113.9/32"), on(holder, "ip", "route", "del", "unreachable", "203.0.113.9/32")},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -14,12 +14,7 @@ const mended = "the program puts it back within 30 s; where it does not stay, lo
 // node is what the pod's node does: sets, rules, mark, table, tunnel.
 func (w *walk) node() bool {
 	a := w.Agent
-	w.at("agent", a.Node)
-	if a.Apply != "" {
-		w.add(Wrong, "it could not apply the last view: "+a.Apply, "the view in the kernel", "see to what the error says; it is tried again")
-	} else {
-		w.ok("the last view is in the kernel")
-	}
+	w.at("agent", a.Node).applied(a.Common)
 	w.filter(a.Common, "sets", "rules", fmt.Sprintf("%s to %s is found in the kernel, and gets mark %#x", a.View.Addr, w.Question.Packet, a.Mark),
 		"every rule of ours is there")
 	w.lacking("ip rule", a.Tunnel.Rules, fmt.Sprintf("mark %#x has its rule", a.Mark))
@@ -39,6 +34,15 @@ func (w *walk) node() bool {
 	w.refused(a.Common)
 	w.unread(a.Common)
 	return true
+}
+
+// applied is whether the program could bring what it wants to the kernel.
+func (w *walk) applied(c Common) {
+	if c.Apply != "" {
+		w.add(Wrong, "it could not apply the last view: "+c.Apply, "the view in the kernel", "see to what the error says; it is tried again")
+		return
+	}
+	w.ok("the last view is in the kernel")
 }
 
 // filter is the packet filter in two steps.
@@ -125,7 +129,7 @@ func (w *walk) gateways() {
 		return
 	}
 	h := holders[0]
-	w.ok("%s holds %s, %d of the %d voters needed are heard", h.Name, vip, len(h.Voters), h.Quorum)
+	w.ok("%s holds %s; %d gateways hear each other, %d must", h.Name, vip, len(h.Voters), h.Quorum)
 	w.large()
 	w.holder(h, vip)
 }
@@ -169,14 +173,18 @@ func (w *walk) why(known []Gateway) string {
 			return fmt.Sprintf("%s believes that %s does, which did not say so", g.Name, g.Holder)
 		}
 	}
-	if len(best.Voters) >= best.Quorum && best.Barred != "" {
+	switch {
+	case len(best.Voters) < best.Quorum:
+		return fmt.Sprintf("%s hears %d of the %d gateways that must agree", best.Name, len(best.Voters), best.Quorum)
+	case best.Barred != "":
 		return fmt.Sprintf("%s says: %s", best.Name, best.Barred)
 	}
-	return fmt.Sprintf("%s hears %d of the %d gateways that must agree", best.Name, len(best.Voters), best.Quorum)
+	return best.Name + " hears enough gateways: they are electing one"
 }
 
 func (w *walk) holder(h Gateway, vip netip.Addr) {
 	a := w.Agent
+	w.at("gateway", h.Node).applied(h.Common)
 	w.at("admission", h.Node)
 	if h.View.Disputed {
 		w.add(Wrong, fmt.Sprintf("another pod has address %s, too", a.View.Addr), "an address that is one pod's", "delete the pod that no longer runs")

@@ -50,6 +50,16 @@ func TestNothingIsWrong(t *testing.T) {
 	}
 }
 
+// More gateways than must agree are no "3 of the 2".
+func TestVotersAreNotPartOfTheQuorum(t *testing.T) {
+	f := wellFacts()
+	f.Gateways[0].Voters = append(f.Gateways[0].Voters, "gw-2")
+	const want = "gw-0 holds 192.0.2.10; 3 gateways hear each other, 2 must"
+	if steps := Walk(f).Steps; !slices.ContainsFunc(steps, func(s Step) bool { return s.Name == "holder" && s.Verdict == OK && s.Found == want }) {
+		t.Errorf("nothing says %q: %+v", want, steps)
+	}
+}
+
 // unselected takes the route away and leaves these chances.
 func unselected(f *Facts, chances ...gateway.Chance) {
 	f.Agent.View.Route, f.Agent.View.VIP, f.Agent.View.Chances = "", netip.Addr{}, chances
@@ -114,8 +124,14 @@ var wrongs = []struct {
 			f.Gateways[i].Held, f.Gateways[i].Holder, f.Gateways[i].Barred = false, "", "eth0 has no carrier"
 		}
 	}, "holder", "eth0 has no carrier"},
+	{"nobody holds yet", func(f *Facts) {
+		for i := range f.Gateways {
+			f.Gateways[i].Held, f.Gateways[i].Holder, f.Gateways[i].Voters = false, "", []string{"gw-0", "gw-1", "gw-2"}
+		}
+	}, "holder", "nobody holds 192.0.2.10: gw-0 hears enough gateways: they are electing one"},
 	{"two hold", func(f *Facts) { f.Gateways[1].Held = true }, "holder", "gw-0 and gw-1 hold"},
 	{"large packets do not pass", func(f *Facts) { f.Agent.Path.Largest = 1400 }, "mtu", "packets of 1400 bytes come back, of the tunnel's 1500 bytes not"},
+	{"not applied by the holder", func(f *Facts) { f.Gateways[0].Apply = "no room" }, "gateway", "it could not apply the last view: no room"},
 	{"gateway's view is older", func(f *Facts) { f.Gateways[0].View.Route = "" }, "admission", "by no route"},
 	{"a pod of another node has the address", func(f *Facts) { f.Gateways[0].View.Disputed = true }, "admission", "another pod has address 10.244.2.10, too"},
 	{"admission", func(f *Facts) { f.Gateways[0].Filter = missing(true, "set peers", "element missing") }, "admission", "set peers"},
