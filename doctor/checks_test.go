@@ -31,6 +31,20 @@ func TestNothingIsFoundWhereNothingIsWrong(t *testing.T) {
 	}
 }
 
+// Agent and gateway of a host see the same, and several things of one object.
+func TestWhatTwoProgramsSayAlikeIsToldOnce(t *testing.T) {
+	h := well()
+	for _, i := range []int{0, 2} {
+		h[i].Problems = []gateway.Problem{
+			{Object: "ip rule 95", Field: "--table-base", Reason: gateway.Misconfigured, Message: "leads to one of ours"},
+			{Object: "ip rule 95", Field: "--rule-priority", Reason: gateway.Misconfigured, Message: "has our priority"},
+		}
+	}
+	if r := Examine(h, nil); len(r.Findings) != 2 {
+		t.Errorf("%d findings, want 2: %+v", len(r.Findings), r.Findings)
+	}
+}
+
 func TestEachCheck(t *testing.T) {
 	problem := func(object, field string, reason gateway.Reason) []gateway.Problem {
 		return []gateway.Problem{{Object: object, Field: field, Reason: reason, Message: "told: do this"}}

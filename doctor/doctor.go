@@ -133,7 +133,8 @@ func Examine(hosts []Host, silent []Silent) Report {
 		}
 	}
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
-		return cmp.Or(cmp.Compare(weight[a.Severity], weight[b.Severity]), strings.Compare(a.Where, b.Where), strings.Compare(a.Object, b.Object))
+		return cmp.Or(cmp.Compare(weight[a.Severity], weight[b.Severity]), strings.Compare(a.Where, b.Where), strings.Compare(a.Object, b.Object),
+			strings.Compare(a.Check, b.Check), strings.Compare(a.Found, b.Found), strings.Compare(a.Cure, b.Cure))
 	})
 	r.Findings = slices.Compact(r.Findings)
 	return r
