@@ -137,6 +137,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		})
 	}
 	g.Go(func() error { return a.wiring.Run(ctx) })
+	g.Go(func() error { return a.tunnel.WatchMTU(ctx, a.loop.Kick) })
 	g.Go(func() error { return a.view.Run(ctx) })
 	g.Go(func() error { return a.loop.Run(ctx) })
 	g.Go(func() error { return a.reaper.Run(ctx) })

@@ -272,6 +272,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	defer context.AfterFunc(stopped, unwatch)()
 	g.Go(func() error { return r.watch.run(watched) })
 	g.Go(func() error { return r.view.Run(ctx) })
+	g.Go(func() error { return r.tunnel.WatchMTU(ctx, r.loop.Kick) })
 	g.Go(func() (err error) {
 		priority.NotRealTime(func() { err = r.loop.Run(ctx) })
 		return err
