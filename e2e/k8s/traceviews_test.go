@@ -118,6 +118,7 @@ func (t *tracer) decisions() {
 
 	w.apply(twin)
 	t.addressed("twin", p.addr.String())
+	w.finds("twin", t.to, sighting{trace.Unknown, "agent", "no agent's pod is on the node"}, nil)
 	w.finds(p.name, t.to, wrong("admission", "another pod has address "+p.addr.String()+", too"), nil)
 	w.kubectl("delete", "pod", "ended", "waiting", "twin", "--force", "--grace-period=0")
 	w.clear(p.name, t.to)
