@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -213,6 +214,23 @@ func TestTraceNamesTheFirstThingWrong(t *testing.T) {
 		w.names(selected(holder), to, "holder", "nobody holds 192.0.2.10: n1 says: ", nil)
 		w.must(w.Heal())
 		w.well(pod, to)
+	})
+	t.Run("another host claims the VIP", func(t *testing.T) {
+		w.names(pod, to, "address", "on eth0 claims it as well", func() error { return w.Announce(node, theVIP) })
+	})
+	t.Run("a saved view", func(t *testing.T) {
+		w.must(w.agent(node).Kill())
+		_, err := w.StartAgent(node, "--source", "dir:"+w.Manifests.Dir+"-gone")
+		w.must(err)
+		w.must(lab.Await(slow, func() error {
+			r, err := w.trace(pod, to)
+			if err == nil && !slices.ContainsFunc(r.Steps, func(s trace.Step) bool {
+				return s.Verdict == trace.Note && s.Name == "agent's view" && strings.Contains(s.Found, "an earlier run saved") && s.Cure != ""
+			}) {
+				err = errors.New(said(r))
+			}
+			return err
+		}))
 	})
 }
 

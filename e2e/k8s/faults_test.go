@@ -91,7 +91,7 @@ func powerCut(w *guarded, l *load, holder int) {
 	m.drawn(v.browser)
 	m.keptOut(l.pods[rest[0]])
 	w.kubectl("delete", "egressroute", "guarded")
-	w.claimed(m)
+	w.claimed(m, l.pods[rest[0]])
 }
 
 // A dead kubelet says nothing of the node's pods: nobody may end their connections, or
@@ -186,6 +186,9 @@ func failoverAlone(w *guarded, l *load, holder int) {
 			w.restarted(lab.Agent, j, before, false)
 		}
 		w.onNode(j, saved(j, lab.Gateway), found)
+		if i > 0 {
+			w.savedPath(l.pods[j])
+		}
 		w.holder(rest...)
 		l.goesOn(rest...)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/doctor"
 	"github.com/sallyport/sallyport/e2e/cluster"
 	"github.com/sallyport/sallyport/e2e/lab"
+	"github.com/sallyport/sallyport/trace"
 )
 
 // What doctor is to find in the middle of faults, beside what is looked at there anyway.
@@ -46,9 +47,9 @@ func (w *world) lost(j int) {
 	}, "--timeout", "3s")
 }
 
-// claimed has another host claim the VIP, and demands that everybody is told which. They are for
-// a minute: that it is forgotten is looked at later, by unclaimed.
-func (w *world) claimed(m *monitor) {
+// claimed has another host claim the VIP, and demands that everybody is told which, who asks why
+// a pod's packets go astray as well. They are for a minute: that it is forgotten is looked at later, by unclaimed.
+func (w *world) claimed(m *monitor, p pod) {
 	w.t.Helper()
 	holder := w.holder(w.everyNode()...)
 	claim := func() string {
@@ -58,6 +59,7 @@ func (w *world) claimed(m *monitor) {
 	}
 	says := claim()
 	w.ask(func() { claim() }, finding{doctor.Error, "problems", lab.NodeName(holder), "VIP " + theVIP.String(), says}.told)
+	w.finds(p.name, thePartner, wrong("address", says), func() { claim() })
 	m.until(fmt.Sprintf(`sallyport_vip_duplicate_owners_total{vip="%s",instance="%s:9871"} > 0`, theVIP, w.Lab.NodeIP(holder)))
 	m.until(fmt.Sprintf(`ALERTS{alertname="SallyportDuplicateOwner",alertstate="firing",vip="%s"}`, theVIP))
 	conflict := w.programmed("False", "VIPConflict", says)
@@ -105,10 +107,22 @@ func (w *world) onNode(j int, all ...finding) {
 	})
 }
 
-// nodeless demands that the programs say themselves that their Node is gone.
+// savedPath demands that trace, asked on the node of a pod, says that the way is that of a saved view.
+func (w *world) savedPath(p pod) {
+	w.t.Helper()
+	w.await(func() error {
+		r, err := w.traceOn(p.node, p.name, thePartner)
+		if want := (sighting{trace.Note, "agent's view", "it is the view that an earlier run saved"}); err == nil && !want.in(r) {
+			err = fmt.Errorf("want %+v:%s", want, steps(r))
+		}
+		return err
+	})
+}
+
+// nodeless demands that the agent says itself that its Node is gone; the gateway may have left with the drain.
 func (w *world) nodeless(j int) {
 	w.t.Helper()
-	w.onNode(j, finding{doctor.Error, "problems", "", "Node " + lab.NodeName(j), "there is no such Node"})
+	w.onNode(j, finding{doctor.Error, "problems", "", "Node " + lab.NodeName(j), "the --node-ip of this agent"})
 }
 
 // saved is what a program is found to work from without an API server, and none what it is

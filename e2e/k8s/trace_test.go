@@ -13,15 +13,26 @@ import (
 // reflector is where the partner's `sallyport reflect` listens.
 var reflector = fmt.Sprintf("%s:9873", public)
 
+// thePartner is where steered pods connect to.
+var thePartner = fmt.Sprintf("%s:%d", partner, lab.TCPPort)
+
 // trace runs `kubectl sallyport trace`, whose exit status must be as its report says.
 func (w *world) trace(pod, to string, args ...string) (trace.Report, error) {
-	said, err := w.API.Kubectl(w.ctx, "", append([]string{"sallyport", "trace", pod, to, "-o", "json"}, args...)...)
+	return walked(w.API.Kubectl(w.ctx, "", append([]string{"sallyport", "trace", pod, to, "-o", "json"}, args...)...))
+}
+
+// traceOn is what `sallyport trace` reports on a node, of its own two programs and without an API server.
+func (w *world) traceOn(j int, pod, to string) (trace.Report, error) {
+	return walked(w.Lab.Exec(lab.NodeName(j), w.program(), "trace", pod, to, "-o", "json"))
+}
+
+func walked(said string, err error) (trace.Report, error) {
 	var r trace.Report
 	if parsed := json.Unmarshal([]byte(said), &r); parsed != nil {
-		return r, fmt.Errorf("kubectl sallyport trace %s %s said %q: %w", pod, to, said, parsed)
+		return r, fmt.Errorf("trace said %q: %w", said, parsed)
 	}
 	if fine := r.First == 0 && r.Asked; fine != (err == nil) {
-		return r, fmt.Errorf("kubectl sallyport trace %s %s ended with %w: %s", pod, to, err, steps(r))
+		return r, fmt.Errorf("trace of %s to %s ended with %w: %s", r.Pod, r.Destination, err, steps(r))
 	}
 	return r, nil
 }
