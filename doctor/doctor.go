@@ -119,7 +119,7 @@ type Report struct {
 	Silent   []Silent  `json:"silent"`
 }
 
-// Examine makes every check. What several hosts say alike of the cluster is told once.
+// Examine makes every check. What several programs say alike, of a host or of the cluster, is told once.
 func Examine(hosts []Host, silent []Silent) Report {
 	r := Report{Hosts: len(hosts), Findings: []Finding{}, Silent: append([]Silent{}, silent...)}
 	for _, c := range Checks {
