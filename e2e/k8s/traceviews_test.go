@@ -176,6 +176,7 @@ func (t *tracer) views() {
 		w.kubectl("delete", "pod", late, "--force", "--grace-period=0", "--ignore-not-found")
 		t.cut("agent", plain.node)
 		w.apply(strings.NewReplacer("plain", late, "containers", "nodeName: "+lab.NodeName(plain.node)+", containers").Replace(strings.Split(lookedAt, "---")[0]))
+		w.kubectl("wait", "pod", late, "--for=jsonpath={.status.phase}=Running", "--timeout", patience.String())
 	})
 	uncut()
 	w.finds(late, t.to, wrong("selection", "no route selects the pod"), nil)
