@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/election/priority"
 )
 
 func TestFlagsFromTheEnvironment(t *testing.T) {
@@ -49,5 +51,20 @@ func TestFlagsFromTheEnvironment(t *testing.T) {
 				t.Errorf("got %q, %v; want %q", got, err, c.want)
 			}
 		})
+	}
+}
+
+func TestPriorityOfATiming(t *testing.T) {
+	for _, c := range []struct {
+		flag, timing string
+		want         priority.Way
+	}{
+		{"auto", "default", priority.Nice}, {"auto", "fast", priority.RealTime}, {"auto", "wan", priority.Nice},
+		{"nice", "fast", priority.Nice}, {"realtime", "wan", priority.RealTime}, {"high", "default", ""},
+	} {
+		got, err := urgencyOf(c.flag, c.timing)
+		if got != c.want || (err == nil) != (c.want != "") {
+			t.Errorf("--priority %s with --timing %s is %q, %v; want %q", c.flag, c.timing, got, err, c.want)
+		}
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -29,6 +31,8 @@ func TestMain(m *testing.M) {
 		said = raiseChild(Nice)
 	case "realtime":
 		said = raiseChild(RealTime)
+	case "refused":
+		said = refusedChild()
 	case "collect":
 		said = collectChild()
 	case "watcher":
@@ -137,5 +141,37 @@ func TestRealTimeReachesEveryThread(t *testing.T) {
 	needsRealTime(t)
 	if got := child(t, "realtime", nil); got != "real time 1" {
 		t.Errorf("Raise(RealTime) = %q, want %q", got, "real time 1")
+	}
+}
+
+// refusedChild asks from a control group without real time, as a pod's is.
+func refusedChild() string {
+	if err := os.WriteFile(filepath.Join(os.Getenv("PRIORITY_CGROUP"), "cgroup.procs"), []byte("0"), 0); err != nil {
+		return err.Error()
+	}
+	said, raised := Raise(RealTime)
+	worst, err := lowest()
+	return fmt.Sprintf("%v %v at %v, %v", said, raised, worst, err)
+}
+
+// Nice takes the place of real time that is refused, and whoever asked hears that something is missing.
+func TestRefusedRealTime(t *testing.T) {
+	needsRealTime(t)
+	group := fmt.Sprintf("/sys/fs/cgroup/cpu/sallyport-test-%d", os.Getpid())
+	if err := os.Mkdir(group, 0o755); err != nil {
+		t.Skipf("needs control groups, version 1, with cpu: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := os.Remove(group); err != nil {
+			t.Error(err)
+		}
+	})
+	if given, err := os.ReadFile(filepath.Join(group, "cpu.rt_runtime_us")); err != nil || strings.TrimSpace(string(given)) != "0" {
+		t.Skipf("needs a kernel with RT_GROUP_SCHED: %q, %v", given, err)
+	}
+	t.Setenv("PRIORITY_CGROUP", group)
+	const want = "nice -20, real time refused: its cgroup has no real time (cpu.rt_runtime_us), as in a pod where the kernel has RT_GROUP_SCHED false at nice -20, <nil>"
+	if got := child(t, "refused", nil); got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
