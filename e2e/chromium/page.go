@@ -112,14 +112,39 @@ func (p *Page) Dark(dark bool) error {
 	}, nil)
 }
 
-// Width of the document in pixels of CSS, which may be more than its view has.
-func (p *Page) Width() (pixels int, err error) {
-	err = p.Eval(`document.documentElement.scrollWidth`, &pixels)
-	return pixels, err
+// Legible says what is wrong with the page for who likes it light, or dark, or has a phone. It is
+// left dark, and as wide as on a phone.
+func (p *Page) Legible() error {
+	const phone = 390 // pixels of CSS
+	light, err := p.ground(false)
+	if err != nil {
+		return err
+	}
+	dark, err := p.ground(true)
+	if err != nil {
+		return err
+	}
+	if light < 180 || dark > 80 {
+		return fmt.Errorf("the ground is %d bright where it is to be light, and %d where dark, of 255", light, dark)
+	}
+	if err := p.Resize(phone, 844, true); err != nil {
+		return err
+	}
+	var width int
+	if err := p.Eval(`document.documentElement.scrollWidth`, &width); err != nil {
+		return err
+	}
+	if width > phone {
+		return fmt.Errorf("the page is %d pixels wide on a phone of %d", width, phone)
+	}
+	return nil
 }
 
-// Ground is how bright what is behind the text is, of 255.
-func (p *Page) Ground() (bright int, err error) {
+// ground is how bright what is behind the text is, of 255.
+func (p *Page) ground(dark bool) (bright int, err error) {
+	if err := p.Dark(dark); err != nil {
+		return 0, err
+	}
 	err = p.Eval(`Math.max(...getComputedStyle(document.body).backgroundColor.match(/\d+/g).slice(0, 3).map(Number))`, &bright)
 	return bright, err
 }

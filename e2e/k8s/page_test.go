@@ -75,7 +75,10 @@ func (v *viewer) mended() {
 	v.shows(fmt.Sprintf(`[...document.querySelectorAll("#routes tbody tr")].some(r => /^payments/.test(r.textContent) &&
 		/^[1-9]/.test(r.querySelector("[data-name=Connections]").textContent) && / [kM]?B$/.test(r.querySelector("[data-name=Bytes]").textContent) &&
 		/[1-9][0-9,]* of [0-9,]+ source ports to /.test(r.textContent) && r.textContent.includes(" source ports to %s:"))`, partner))
-	v.legible()
+	if err := v.page.Legible(); err != nil {
+		v.w.t.Error(err)
+	}
+	v.w.must(v.page.Resize(1100, 900, false))
 	var loaded string
 	v.w.must(v.page.Eval(`window.loaded`, &loaded))
 	if loaded != "once" {
@@ -97,28 +100,6 @@ func (v *viewer) mended() {
 	v.w.must(err)
 	v.w.must(os.WriteFile(filepath.Join(v.w.t.ArtifactDir(), "page.png"), shot, 0o600))
 	v.w.must(v.end())
-}
-
-// legible demands that the page is for who likes it dark, or light, and for who has a phone.
-func (v *viewer) legible() {
-	v.w.t.Helper()
-	ground := func(dark bool) int {
-		v.w.must(v.page.Dark(dark))
-		bright, err := v.page.Ground()
-		v.w.must(err)
-		return bright
-	}
-	if light, dark := ground(false), ground(true); light < 180 || dark > 80 {
-		v.w.t.Errorf("the ground is %d bright where it is to be light, and %d where dark, of 255", light, dark)
-	}
-	const phone = 390
-	v.w.must(v.page.Resize(phone, 844, true))
-	width, err := v.page.Width()
-	v.w.must(err)
-	if width > phone {
-		v.w.t.Errorf("the page is %d pixels wide on a phone of %d", width, phone)
-	}
-	v.w.must(v.page.Resize(1100, 900, false))
 }
 
 // admitted opens the page at the node's address, where the token is asked for.
